@@ -1,0 +1,138 @@
+# Everything happens in .venv and build/, and only what changed is built again. `make help` lists the targets.
+
+PYTHON ?= python3
+# The interpreter itself, also when a virtual environment is active; what is built carries the name of its kind.
+PYTHON_EXE := $(shell $(PYTHON) -c 'import sys; print(sys._base_executable)' 2>/dev/null || echo $(PYTHON))
+PYTHON_ID := $(shell $(PYTHON_EXE) -c 'import sys, zlib; print("%s%s-%08x" % \
+	(sys.implementation.cache_tag, sys.abiflags, zlib.crc32(sys.base_prefix.encode())))' 2>/dev/null || echo unknown)
+
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+WITH_VENV := PATH="$(BIN):$$PATH"
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+# Warnings are errors where the tests are built; in the package that users build only when asked for, as CI does.
+WERROR ?=
+WERROR_TESTS := $(or $(WERROR),true)
+WERROR_PACKAGE := $(or $(WERROR),false)
+
+# Folders too: their times tell of files that came or went.
+find = $(shell find $(1) -name __pycache__ -prune -o $(2) -print 2>/dev/null)
+MESON_FILES := meson.build meson_options.txt $(call find,core python tests/c examples,-name meson.build)
+TEST_LAYOUT := $(MESON_FILES) $(call find,core tests/c examples,-type d)
+PACKAGE_SOURCES := $(MESON_FILES) pyproject.toml README.md LICENSE $(call find,core python,)
+
+PY_FOLDERS := $(wildcard python tests bench examples tools)
+C_FILES := $(call find,core python tests examples bench,-name '*.[ch]')
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# Two installations at once in one environment would meet.
+.NOTPARALLEL:
+.PHONY: help demo test test-core test-python test-install bench soak lint format core-root clean
+
+help:
+	@echo 'make demo       a hundred producers on eight workers, here and in the standard pool, side by side'
+	@echo 'make test       the core (plain, and with address and undefined sanitizers), the installed C library,'
+	@echo '                and the Python package'
+	@echo 'make bench      tasks per second and round trips against the standard pool'
+	@echo 'make soak       the tests of races, each SOAK=200 times'
+	@echo 'make lint       ruff, mypy, clang-format (make format: apply)'
+	@echo 'make core-root  the core and its tests in a Debian root without Python headers (root only, minutes)'
+	@echo 'make clean      removes build/ and .venv/'
+	@echo
+	@echo 'PYTHON=python3.13 chooses the interpreter. WERROR=true or false: are warnings errors?'
+
+# ---- What has to be there ------------------------------------------------------------------------------------------
+
+MADE := $(VENV)/.made-$(PYTHON_ID)
+$(MADE):
+	@tools/need.sh venv $(PYTHON_EXE) $(VENV)
+	@touch $@
+
+# .venv/.has-NAME: the requirements that pyproject.toml gives for NAME are installed.
+$(VENV)/.has-%: pyproject.toml tools/requirements.py $(MADE)
+	@echo "installing into $(VENV): $$($(BIN)/python tools/requirements.py $* | tr '\n' ' ')"
+	@$(BIN)/python tools/requirements.py $* > $@.txt
+	@$(PIP) -r $@.txt
+	@touch $@
+
+# .venv/.package-*: weirpool itself is installed, from these sources.
+PACKAGE := $(VENV)/.package-$(WERROR_PACKAGE)
+$(PACKAGE): $(PACKAGE_SOURCES) $(VENV)/.has-build
+	@tools/need.sh compiler
+	@tools/need.sh headers $(PYTHON_EXE)
+	@echo 'building and installing weirpool'
+	@mkdir -p build/python-$(PYTHON_ID)
+	@$(WITH_VENV) $(PIP) --no-build-isolation --no-deps --force-reinstall \
+		--config-settings=build-dir=build/python-$(PYTHON_ID) \
+		--config-settings=setup-args=-Dwerror=$(WERROR_PACKAGE) .
+	@touch $@
+
+# ---- What a newcomer wants to see ----------------------------------------------------------------------------------
+
+demo: $(PACKAGE) $(VENV)/.has-demo
+	@$(BIN)/python -m weirpool demo --compare
+
+bench: $(PACKAGE)
+	@$(BIN)/python bench/bench.py
+
+# ---- Tests ---------------------------------------------------------------------------------------------------------
+
+test: test-core test-install test-python
+
+# A comma inside an argument.
+, := ,
+
+# configure,FOLDER,OPTIONS: (again) when a build file changed, or a source came or went
+define configure
+	@tools/need.sh compiler
+	@$(WITH_VENV) meson setup $$(test -f $(1)/build.ninja && echo --reconfigure) $(1) \
+		-Dpython=false -Dexamples=false -Dwerror=$(WERROR_TESTS) $(2) > build/setup.log || { cat build/setup.log; exit 1; }
+	@touch $(1)/build.ninja
+endef
+
+build/plain/build.ninja: $(TEST_LAYOUT) $(VENV)/.has-build
+	@mkdir -p build
+	$(call configure,build/plain,--prefix=$(CURDIR)/build/prefix --libdir=lib)
+
+build/sanitize/build.ninja: $(TEST_LAYOUT) $(VENV)/.has-build
+	@mkdir -p build
+	$(call configure,build/sanitize,-Db_sanitize=address$(,)undefined -Db_lundef=false \
+		-Dc_args=-fno-sanitize-recover=undefined)
+
+test-core: build/plain/build.ninja build/sanitize/build.ninja
+	$(WITH_VENV) meson test -C build/plain --print-errorlogs
+	$(WITH_VENV) meson test -C build/sanitize --print-errorlogs --timeout-multiplier 3
+
+test-install: build/plain/build.ninja
+	@tools/need.sh libcrypto
+	$(WITH_VENV) tests/install/run.sh build/plain build/prefix
+
+test-python: $(PACKAGE) $(VENV)/.has-test
+	$(BIN)/python -m pytest
+
+SOAK ?= 200
+soak: $(PACKAGE) $(VENV)/.has-test
+	WEIRPOOL_SOAK=$(SOAK) $(BIN)/python -m pytest -m race
+
+core-root:
+	@tools/need.sh debootstrap
+	tests/core_root.sh build/core-root
+
+# ---- Style ---------------------------------------------------------------------------------------------------------
+
+lint: $(VENV)/.has-lint $(VENV)/.has-demo
+	$(BIN)/ruff check $(PY_FOLDERS)
+	$(BIN)/ruff format --check $(PY_FOLDERS)
+	$(BIN)/mypy
+	@echo clang-format --dry-run
+	@$(BIN)/clang-format --dry-run --Werror $(C_FILES)
+
+format: $(VENV)/.has-lint
+	$(BIN)/ruff check --fix $(PY_FOLDERS)
+	$(BIN)/ruff format $(PY_FOLDERS)
+	$(BIN)/clang-format -i $(C_FILES)
+
+clean:
+	rm -rf build $(VENV)

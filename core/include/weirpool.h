@@ -1,0 +1,172 @@
+/*
+ * weirpool.h: a process pool behind a weir.
+ *
+ * A pool hands byte strings (tasks) to worker processes and brings byte strings (results) back. It admits at most
+ * `bound` outstanding tasks; past that weirpool_submit() waits, first come first served, so a producer that is faster
+ * than the workers is slowed down instead of filling memory. A worker that crashes ends its own task, never the caller.
+ *
+ *     static int shout(const void *text, size_t size, weirpool_reply *reply, void *context);
+ *
+ *     struct weirpool_options options = {.size = sizeof options, .workers = 8, .bound = 16, .handler = shout};
+ *     weirpool *pool;
+ *     int rc = weirpool_open(&pool, &options);                       // before the program starts threads
+ *     rc = weirpool_submit(pool, "hello", 5, NULL, WEIRPOOL_FOREVER, NULL);
+ *     struct weirpool_completion done;
+ *     while (weirpool_next(pool, &done, WEIRPOOL_FOREVER) == 0) {
+ *         use(done.result, done.result_size);
+ *         weirpool_release(pool, done.task);
+ *     }
+ *     weirpool_close(pool);
+ *
+ * Caveats
+ *  - Linux 5.3 or newer.
+ *  - weirpool_open() forks the workers (unless it is given a program to start): call it before there are threads.
+ *  - After fork() a child cannot use its parent's pool: every call returns -ECHILD there.
+ *  - Completions that nobody fetches stay in memory: the bound covers tasks until their workers have finished them.
+ *  - A worker that dies breaks the pool. The task that it ran ends with -EOWNERDEAD, what had not finished with -EPIPE.
+ *
+ * Errors: every function that can fail returns 0 or a negative errno value.
+ * Threads: every function may be called from any thread at any time, unless its comment says otherwise.
+ * Deadlines: nanoseconds of CLOCK_MONOTONIC. WEIRPOOL_NOW (or any time gone by) tries once, WEIRPOOL_FOREVER never ends.
+ */
+#ifndef WEIRPOOL_H
+#define WEIRPOOL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define WEIRPOOL_VERSION "0.1.0"
+
+#if defined(__GNUC__)
+#define WEIRPOOL_API __attribute__((visibility("default")))
+#else
+#define WEIRPOOL_API
+#endif
+
+#define WEIRPOOL_NOW INT64_C(0)
+#define WEIRPOOL_FOREVER INT64_MAX
+
+/* The most workers that one pool can have. */
+#define WEIRPOOL_MAX_WORKERS 4096u
+
+typedef struct weirpool weirpool;
+typedef struct weirpool_task weirpool_task;
+typedef struct weirpool_reply weirpool_reply;
+
+/*
+ * Runs one task, in a worker process. `payload` is read-only and lives until the handler returns. The result is what
+ * weirpool_answer() was given, or empty. The return value arrives as the completion's `status`.
+ */
+typedef int weirpool_handler(const void *payload, size_t size, weirpool_reply *reply, void *context);
+
+struct weirpool_options {
+    size_t size;                    /* sizeof(struct weirpool_options): tells which fields the caller knows */
+    uint32_t workers;               /* how many processes; 0: one for each core that this process may use */
+    uint64_t bound;                 /* the most outstanding tasks (waiting and running); 0: no bound */
+    weirpool_handler *handler;      /* what a worker runs, in a fork of this process */
+    void *context;                  /* given to the handler */
+    char *const *program;           /* or: the argv of a program to start, which calls weirpool_serve() */
+    uint64_t arena_bytes;           /* address space for large payloads; 0: as much as there is physical memory */
+};
+
+/*
+ * One finished task. `error` is 0 if the handler ran to its end; else
+ *   -EOWNERDEAD  its worker died while running it (`worker_pid`, `worker_status` as waitpid() gives it)
+ *   -EPIPE       the pool broke before this task finished
+ *   -ECANCELED   weirpool_cancel() took it back
+ *   -ENOMEM      the result did not fit this process's memory
+ */
+struct weirpool_completion {
+    weirpool_task *task;
+    void *user;                     /* as given to weirpool_submit() */
+    int error;
+    int status;                     /* what the handler returned */
+    const void *result;             /* valid until weirpool_release() */
+    size_t result_size;             /* bytes */
+    int worker_pid;                 /* with -EOWNERDEAD, else 0 */
+    int worker_status;              /* with -EOWNERDEAD, else 0 */
+};
+
+struct weirpool_stats {
+    uint64_t bound;                 /* 0: none */
+    uint64_t outstanding;           /* admitted and not finished: waiting + running */
+    uint64_t waiting;               /* admitted, no worker has started it */
+    uint64_t running;
+    uint64_t peak_outstanding;
+    uint64_t admitted_over_bound;   /* by weirpool_admit() with WEIRPOOL_OVER_BOUND */
+    uint64_t blocked_producers;     /* threads that wait for room at this moment */
+    uint64_t blocked_ns;            /* time that producers waited for room, summed; counts ended waits */
+    uint64_t submitted;             /* tasks admitted and handed over, ever */
+    uint64_t finished;              /* tasks whose end is known: ran, failed or cancelled */
+    uint32_t workers;               /* processes now */
+    uint64_t segment_bytes;         /* memory that the shared segment really holds (st_blocks) */
+};
+
+/* What is in the future: `ns` nanoseconds from now, as a deadline. */
+WEIRPOOL_API int64_t weirpool_deadline(int64_t ns);
+
+/*
+ * Opens a pool and starts its workers. With neither `handler` nor `program` no worker is started: the caller brings its
+ * own through weirpool_worker.h.
+ * Errors: -EINVAL (options), -ENOMEM, -EMFILE, -EAGAIN (no more processes), -ENOSYS (kernel too old or refused).
+ */
+WEIRPOOL_API int weirpool_open(weirpool **pool, const struct weirpool_options *options);
+
+/*
+ * Submits a copy of `size` bytes at `data`; waits for room by `deadline`. `task` may be NULL.
+ * Errors (nothing was submitted): -EAGAIN (full, WEIRPOOL_NOW), -ETIMEDOUT, -EINTR (a signal came), -ESHUTDOWN,
+ * -EPIPE (broken), -ENOMEM, -EMSGSIZE (larger than the arena), -ECHILD.
+ */
+WEIRPOOL_API int weirpool_submit(weirpool *pool, const void *data, size_t size, void *user, int64_t deadline,
+                                 weirpool_task **task);
+
+/*
+ * Fetches the next finished task, in the order of finishing. One thread at a time; a second gets -EBUSY.
+ * Errors: -EAGAIN (none yet, WEIRPOOL_NOW), -ETIMEDOUT, -EINTR, -ESHUTDOWN (shut down, and every completion was
+ * fetched), -EPIPE (broken, and every completion was fetched), -ECHILD.
+ */
+WEIRPOOL_API int weirpool_next(weirpool *pool, struct weirpool_completion *completion, int64_t deadline);
+
+/* Takes back a task that no worker has started: its completion says -ECANCELED. -EBUSY: it runs or has ended. */
+WEIRPOOL_API int weirpool_cancel(weirpool *pool, weirpool_task *task);
+
+/* Frees a task that weirpool_next() gave, with its result. Each task once. */
+WEIRPOOL_API void weirpool_release(weirpool *pool, weirpool_task *task);
+
+/*
+ * A descriptor for poll() or epoll: readable when weirpool_next() may have something. Call weirpool_next() with
+ * WEIRPOOL_NOW until it returns -EAGAIN before you wait on it. The pool owns it.
+ */
+WEIRPOOL_API int weirpool_fd(const weirpool *pool);
+
+WEIRPOOL_API int weirpool_stats(weirpool *pool, struct weirpool_stats *stats);
+
+/*
+ * Admits nothing more: producers that wait get -ESHUTDOWN. What was admitted runs to its end; fetch it with
+ * weirpool_next() until that returns -ESHUTDOWN.
+ */
+WEIRPOOL_API int weirpool_shutdown(weirpool *pool);
+
+/*
+ * Ends the pool at once and frees it: tasks that have not finished are dropped and workers that still run one are
+ * killed. No other thread may be inside or call any function on this pool. In a forked child: -ECHILD, nothing freed.
+ */
+WEIRPOOL_API int weirpool_close(weirpool *pool);
+
+/* In a handler: the result, copied at once. Once a task; -EALREADY after that. */
+WEIRPOOL_API int weirpool_answer(weirpool_reply *reply, const void *data, size_t size);
+
+/*
+ * The whole of a worker program (options.program): serves the pool that started this process until it stops.
+ * Returns 0, or -EINVAL if no pool started this process.
+ */
+WEIRPOOL_API int weirpool_serve(weirpool_handler *handler, void *context);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,201 @@
+/*
+ * weirpool_worker.h: the engine below weirpool.h, for language bindings and for worker processes that are started
+ * by other means than fork. Same conventions: 0 or -errno, deadlines in nanoseconds of CLOCK_MONOTONIC.
+ *
+ * Words. A *permit* is the right of one task to be outstanding; it belongs to the task from admission to its end and
+ * returns exactly once. To *take* a task is to fetch its result from shared memory, which any thread may do; to *tell*
+ * it is to report it to the user, which is the caller's part.
+ */
+#ifndef WEIRPOOL_WORKER_H
+#define WEIRPOOL_WORKER_H
+
+#include <stdbool.h>
+#include <sys/uio.h>
+
+#include "weirpool.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Payloads and results up to these sizes travel inside a slot; larger ones take the arena, and a worker's stream. */
+#define WEIRPOOL_INLINE_PAYLOAD 240
+#define WEIRPOOL_INLINE_RESULT 208
+
+/* ---- The parent: submitting ------------------------------------------------------------------------------------ */
+
+/* What the user wants of a task's end, in bits. */
+enum weirpool_interest {
+    WEIRPOOL_WATCHED = 1u << 0,     /* tell it without delay: the collector is woken for it */
+    WEIRPOOL_HOLDS = 1u << 1,       /* it keeps its permit until weirpool_told() */
+};
+
+enum weirpool_admission {
+    WEIRPOOL_IN_BOUND = 0,
+    WEIRPOOL_OVER_BOUND = 1, /* never waits; counted. For threads whose waiting would stall the pool itself */
+};
+
+/*
+ * Obtains a permit, by `deadline`. Never overtakes a producer that waits already.
+ * Returns 1 if one more worker is wanted (outstanding tasks exceed workers), else 0; errors as weirpool_submit().
+ */
+WEIRPOOL_API int weirpool_admit(weirpool *pool, enum weirpool_admission admission, int64_t deadline);
+
+/* Gives back a permit for which nothing will be published. */
+WEIRPOOL_API void weirpool_forgo(weirpool *pool);
+
+/*
+ * Publishes a task under a permit that the caller holds; never waits. The parts are copied. On an error the permit has
+ * been given back. Errors: -EPIPE (broken), -ENOMEM, -EMSGSIZE, -ECHILD.
+ */
+WEIRPOOL_API int weirpool_publish(weirpool *pool, const struct iovec *parts, int count, void *user, unsigned interest,
+                                  weirpool_task **task);
+
+/*
+ * A place in the line at the gate. With `parts` a copy of the task stays there: whoever frees a permit publishes it, so
+ * that workers need not wait for the producer to be scheduled. At most WEIRPOOL_PARK_LIMIT bytes: -EMSGSIZE. Without
+ * (NULL) the place is for a bare permit, as from weirpool_admit(). Other errors: -ESHUTDOWN, -EPIPE, -ENOMEM, -ECHILD.
+ * A ticket is used by one thread at a time, and ends with weirpool_await() or weirpool_leave().
+ */
+typedef struct weirpool_ticket weirpool_ticket;
+#define WEIRPOOL_PARK_LIMIT ((size_t)64 * 1024)
+WEIRPOOL_API int weirpool_queue(weirpool *pool, const struct iovec *parts, int count, void *user, unsigned interest,
+                                weirpool_task **task, weirpool_ticket **ticket);
+
+/*
+ * Waits by `deadline` until the ticket's turn has come. -EAGAIN, -ETIMEDOUT, -EINTR: not yet, and the place is kept.
+ * Anything else ends the ticket: 0: the task was published, or the permit is the caller's; else nothing was submitted.
+ */
+WEIRPOOL_API int weirpool_await(weirpool *pool, weirpool_ticket *ticket, int64_t deadline);
+
+/* Gives the place up and ends the ticket. 0: nothing was submitted. 1: its turn had come, as weirpool_await() 0. */
+WEIRPOOL_API int weirpool_leave(weirpool *pool, weirpool_ticket *ticket);
+
+/* ---- The parent: tasks ------------------------------------------------------------------------------------------ */
+
+enum weirpool_phase { WEIRPOOL_WAITING, WEIRPOOL_RUNNING, WEIRPOOL_TAKEN };
+
+/* Where a task stands. Costs no lock once it is taken. */
+WEIRPOOL_API enum weirpool_phase weirpool_phase(weirpool *pool, weirpool_task *task);
+
+/*
+ * Declares interest in a task's end. Returns false if the task had been taken already: then nothing was declared,
+ * and nobody else will tell about this interest.
+ */
+WEIRPOOL_API bool weirpool_interest(weirpool_task *task, unsigned interest);
+
+/* The task has been told: returns the permit that WEIRPOOL_HOLDS kept. Any other task: nothing happens. */
+WEIRPOOL_API void weirpool_told(weirpool *pool, weirpool_task *task);
+
+/*
+ * Waits by `deadline` until a task is taken. The calling thread may take results for others meanwhile.
+ * Errors: -EAGAIN, -ETIMEDOUT, -EINTR, -ECHILD.
+ */
+WEIRPOOL_API int weirpool_wait(weirpool *pool, weirpool_task *task, int64_t deadline);
+
+/* Takes back a task that no worker has started; it will be in no batch. -EBUSY: it runs or has ended. */
+WEIRPOOL_API int weirpool_withdraw(weirpool *pool, weirpool_task *task);
+
+/* Describes a taken task. */
+WEIRPOOL_API void weirpool_describe(weirpool_task *task, struct weirpool_completion *completion);
+
+/* Frees the bytes of a taken task's result, not the task. */
+WEIRPOOL_API void weirpool_drop_result(weirpool_task *task);
+
+/* ---- The parent: collecting -------------------------------------------------------------------------------------- */
+
+enum weirpool_event_kind {
+    WEIRPOOL_NOTHING,               /* there are only tasks to tell */
+    WEIRPOOL_WORKER_LEFT,           /* a planned exit: `worker` is free to be reserved again */
+    WEIRPOOL_BROKE,                 /* every task has been ended; the workers have to be ended too */
+    WEIRPOOL_DRAINED,               /* shut down and nothing outstanding; workers have been told to leave */
+};
+
+struct weirpool_event {
+    enum weirpool_event_kind kind;
+    uint32_t worker;
+};
+
+/*
+ * Waits by `deadline` for something to tell: fills `tasks` with up to `room` taken tasks and `event` with what else
+ * happened (an event comes only when no task is left to tell before it). Returns the number of tasks. Errors: -EAGAIN,
+ * -ETIMEDOUT, -EINTR, -ECHILD, -EBUSY (one thread at a time).
+ */
+WEIRPOOL_API int weirpool_collect(weirpool *pool, weirpool_task **tasks, int room, struct weirpool_event *event,
+                                  int64_t deadline);
+
+/*
+ * Fetches taken tasks that nobody watches, without waiting: a thread that has a moment tells them, so that the
+ * collector need not be woken. Returns their number.
+ */
+WEIRPOOL_API int weirpool_sweep(weirpool *pool, weirpool_task **tasks, int room);
+
+/*
+ * Ends every task that no worker has started with -ECANCELED; the collector tells them. If no task has started yet,
+ * the `spare` oldest are left to run.
+ */
+WEIRPOOL_API int weirpool_cancel_waiting(weirpool *pool, uint64_t spare);
+
+/* Breaks the pool: producers, tasks and waiters end with -EPIPE. */
+WEIRPOOL_API int weirpool_break(weirpool *pool);
+
+/* Compares every invariant of the pool. Returns 0, or -EUCLEAN and a sentence in `why`. For tests. */
+WEIRPOOL_API int weirpool_check(weirpool *pool, char *why, size_t room);
+
+/* ---- The parent: workers ------------------------------------------------------------------------------------------ */
+
+/* What a worker process needs beside its number. The pool owns them; a worker inherits or receives copies. */
+struct weirpool_channel {
+    int segment;                    /* the shared memory */
+    int doorbell;                   /* wakes the collector */
+    int parent;                     /* a pidfd of this process, by which a worker sees it die */
+};
+
+WEIRPOOL_API void weirpool_channel(const weirpool *pool, struct weirpool_channel *channel);
+
+/* Reserves a number for a worker about to be started. -EAGAIN: there are as many as the pool may have; -EPIPE; -ESHUTDOWN
+ * once the workers were told to leave. */
+WEIRPOOL_API int weirpool_worker_reserve(weirpool *pool, uint32_t *worker);
+
+/* The worker runs: `fd` becomes readable when it ends (a pidfd). The pool uses a copy of it. */
+WEIRPOOL_API int weirpool_worker_watch(weirpool *pool, uint32_t worker, int fd, int pid);
+
+/* The reserved worker could not be started. */
+WEIRPOOL_API void weirpool_worker_abandon(weirpool *pool, uint32_t worker);
+
+/* ---- The worker ---------------------------------------------------------------------------------------------------- */
+
+typedef struct weirpool_worker weirpool_worker;
+
+struct weirpool_claimed {
+    const void *payload;            /* valid until weirpool_finish() */
+    size_t size;
+};
+
+/* Attaches this process to the pool. -EPROTO: not a segment of this version. The descriptors stay the caller's. */
+WEIRPOOL_API int weirpool_attach(weirpool_worker **worker, const struct weirpool_channel *channel, uint32_t number);
+
+/*
+ * Claims a task, by `deadline`. -ESHUTDOWN: leave now, with WEIRPOOL_LEAVES; -EOWNERDEAD: the parent is gone;
+ * -EAGAIN, -ETIMEDOUT, -EINTR (a signal came).
+ */
+WEIRPOOL_API int weirpool_claim(weirpool_worker *worker, struct weirpool_claimed *claimed, int64_t deadline);
+
+/* Finishes the claimed task. Waits while a large result finds no room. -EOWNERDEAD or -ESHUTDOWN: nobody wants it. */
+WEIRPOOL_API int weirpool_finish(weirpool_worker *worker, int status, const struct iovec *parts, int count);
+
+enum weirpool_standing {
+    WEIRPOOL_UP,                    /* ready to claim */
+    WEIRPOOL_LEAVES,                /* about to exit as planned: its end is no death */
+    WEIRPOOL_INIT_FAILED,           /* could not set itself up: its end breaks the pool */
+};
+
+/* Tells the parent how this worker stands. */
+WEIRPOOL_API void weirpool_announce(weirpool_worker *worker, enum weirpool_standing standing);
+
+WEIRPOOL_API void weirpool_detach(weirpool_worker *worker);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

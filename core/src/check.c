@@ -1,0 +1,81 @@
+/* The invariants of a pool as code. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "pool.h"
+
+static uint64_t count_tasks(const struct weirpool *pool)
+{
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < pool->segment.slots; i++) {
+        n += pool->table.tasks[i] != NULL;
+    }
+    return n;
+}
+
+static uint64_t count_links(const struct wp_link *head)
+{
+    uint64_t n = 0;
+    for (const struct wp_link *link = head->next; link != head; link = link->next) {
+        n++;
+    }
+    return n;
+}
+
+/* A position below head that is still queued would never be claimed. `head` is read first: it only grows. */
+static bool is_any_stranded(const struct weirpool *pool)
+{
+    uint64_t head = wp_load_acquire(&pool->segment.header->head);
+    for (uint32_t i = 0; i < pool->segment.slots; i++) {
+        uint64_t state = wp_load_acquire(&pool->segment.slot[i].state);
+        if (wp_state_tag(state) == WP_QUEUED && wp_state_position(state) < head) {
+            return true;
+        }
+    }
+    return head > pool->table.tail;
+}
+
+static const char *find_fault(const struct weirpool *pool)
+{
+    const struct wp_gate *gate = &pool->gate;
+    if (count_tasks(pool) != pool->table.used) {
+        return "the table's count differs from its tasks";
+    }
+    if (count_links(&pool->overflow) != pool->overflowing) {
+        return "the overflow's count differs from its tasks";
+    }
+    if (gate->outstanding != pool->table.used + pool->overflowing + pool->unpublished + pool->held) {
+        return "permits differ from the tasks that hold them";
+    }
+    if (count_links(&gate->waiting) != gate->blocked) {
+        return "the gate's count differs from the producers that wait";
+    }
+    if (gate->blocked > 0 && gate->closed != 0) {
+        return "a producer waits at a closed gate";
+    }
+    if (gate->blocked > 0 && (gate->bound == 0 || gate->outstanding < gate->bound)) {
+        return "a producer waits although there is room";
+    }
+    if (count_links(&pool->unwatched) != wp_load_relaxed(&pool->unwatched_count)) {
+        return "the count of unwatched tasks differs from the list";
+    }
+    if (!wp_arena_is_sound(&pool->arena)) {
+        return "the arena's extents do not tile it";
+    }
+    return is_any_stranded(pool) ? "a queued task was passed over" : NULL;
+}
+
+int weirpool_check(weirpool *pool, char *why, size_t room)
+{
+    int rc = wp_check_owner(pool);
+    if (rc != 0) {
+        return rc;
+    }
+    wp_lock(pool);
+    const char *fault = find_fault(pool);
+    wp_unlock(pool);
+    if (why != NULL && room > 0) {
+        snprintf(why, room, "%s", fault != NULL ? fault : "");
+    }
+    return fault != NULL ? -EUCLEAN : 0;
+}

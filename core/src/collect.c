@@ -1,0 +1,181 @@
+/* Collecting: the thread that tells what was taken, and sleeps in an epoll when there is nothing to tell. */
+#include <errno.h>
+
+#include "pool.h"
+
+static int pop(struct wp_link *list, weirpool_task **tasks, int room)
+{
+    int n = 0;
+    while (n < room && !wp_list_is_empty(list)) {
+        tasks[n++] = wp_container_of(wp_list_pop(list), struct weirpool_task, link);
+    }
+    return n;
+}
+
+static int pop_unwatched(struct weirpool *pool, weirpool_task **tasks, int room)
+{
+    int n = pop(&pool->unwatched, tasks, room);
+    wp_store_relaxed(&pool->unwatched_count, wp_load_relaxed(&pool->unwatched_count) - (uint64_t)n);
+    return n;
+}
+
+static bool has_left(struct weirpool *pool, struct weirpool_event *event)
+{
+    for (uint32_t worker = 0; worker < pool->segment.workers; worker++) {
+        if (pool->members[worker].has_left) {
+            pool->members[worker].has_left = false;
+            *event = (struct weirpool_event){.kind = WEIRPOOL_WORKER_LEFT, .worker = worker};
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Nothing is outstanding and nothing more will come: no worker will be needed again. */
+static void dismiss_workers(struct weirpool *pool)
+{
+    wp_store_seq_cst(&pool->segment.header->stop, WP_FINISH);
+    wp_wake_all(&pool->segment);
+}
+
+static bool is_drained(const struct weirpool *pool)
+{
+    return pool->course == WP_CLOSING && pool->gate.outstanding == 0;
+}
+
+static bool next_event(struct weirpool *pool, struct weirpool_event *event)
+{
+    if (pool->broke_unreported) {
+        pool->broke_unreported = false;
+        event->kind = WEIRPOOL_BROKE;
+        return true;
+    }
+    if (is_drained(pool) && !pool->drained_reported) {
+        pool->drained_reported = true;
+        dismiss_workers(pool);
+        event->kind = WEIRPOOL_DRAINED;
+        return true;
+    }
+    return has_left(pool, event);
+}
+
+static bool has_news(const struct weirpool *pool)
+{
+    bool drained = is_drained(pool) && !pool->drained_reported;
+    return !wp_list_is_empty(&pool->watched) || pool->broke_unreported || drained;
+}
+
+static void set_asleep(struct weirpool *pool, bool asleep)
+{
+    pool->collector_asleep = asleep;
+    pool->collector_rung = false;
+    wp_address(pool);
+}
+
+static void handle(struct weirpool *pool, const uint32_t *keys, int count)
+{
+    for (int i = 0; i < count; i++) {
+        if (keys[i] == WP_NO_WORKER) {
+            wp_os_bell_clear(pool->doorbell);
+        } else {
+            wp_worker_ended(pool, keys[i]);
+        }
+    }
+}
+
+/* Lock held at entry and exit. 0: look again. At the deadline weirpool_fd() stays armed for a caller that polls it. */
+static int doze(struct weirpool *pool, int64_t deadline)
+{
+    uint32_t keys[16];
+    set_asleep(pool, true);
+    wp_take(pool); /* for workers that did not ring because we were awake */
+    int64_t look = wp_os_now() + WP_LOOK_NS;
+    int64_t until = has_news(pool) ? WEIRPOOL_NOW : look < deadline ? look : deadline;
+    wp_unlock(pool);
+    int n = wp_os_watch_wait(pool->watch, keys, 16, until);
+    wp_lock(pool);
+    handle(pool, keys, n);
+    if (n == 0 && !has_news(pool)) {
+        wp_look(&pool->segment);
+        if (wp_os_now() >= deadline) {
+            return wp_too_late(deadline);
+        }
+    }
+    set_asleep(pool, false);
+    return n == -EINTR ? -EINTR : 0;
+}
+
+int weirpool_collect(weirpool *pool, weirpool_task **tasks, int room, struct weirpool_event *event, int64_t deadline)
+{
+    int n = wp_check_owner(pool);
+    if (n != 0) {
+        return n;
+    }
+    wp_lock(pool);
+    if (pool->collecting) {
+        wp_unlock(pool);
+        return -EBUSY;
+    }
+    pool->collecting = true;
+    set_asleep(pool, false);
+    event->kind = WEIRPOOL_NOTHING;
+    do {
+        wp_take(pool);
+        n = pop(&pool->watched, tasks, room);
+        n += pop_unwatched(pool, tasks + n, room - n);
+    } while (n == 0 && !next_event(pool, event) && (n = doze(pool, deadline)) == 0);
+    pool->collecting = false;
+    wp_unlock(pool);
+    return n;
+}
+
+int weirpool_sweep(weirpool *pool, weirpool_task **tasks, int room)
+{
+    if (wp_load_relaxed(&pool->unwatched_count) == 0 || wp_check_owner(pool) != 0) {
+        return 0;
+    }
+    wp_lock(pool);
+    int n = pop_unwatched(pool, tasks, room);
+    wp_unlock(pool);
+    return n;
+}
+
+/* ---- The C face ---- */
+
+/* Has everything been fetched, and will nothing more come? */
+static int end_of(struct weirpool *pool)
+{
+    int rc = 0;
+    wp_lock(pool);
+    if (wp_list_is_empty(&pool->watched) && wp_list_is_empty(&pool->unwatched)) {
+        if (pool->course == WP_BROKEN && !pool->broke_unreported) {
+            rc = -EPIPE;
+        } else if (pool->drained_reported) {
+            rc = -ESHUTDOWN;
+        }
+    }
+    wp_unlock(pool);
+    return rc;
+}
+
+int weirpool_next(weirpool *pool, struct weirpool_completion *completion, int64_t deadline)
+{
+    int rc = wp_check_owner(pool);
+    while (rc == 0) {
+        weirpool_task *task;
+        struct weirpool_event event;
+        rc = end_of(pool);
+        int n = rc == 0 ? weirpool_collect(pool, &task, 1, &event, deadline) : rc;
+        if (n == 1) {
+            weirpool_describe(task, completion);
+            return 0;
+        }
+        rc = n;
+    }
+    return rc;
+}
+
+int weirpool_fd(const weirpool *pool)
+{
+    return pool->watch;
+}

@@ -1,0 +1,162 @@
+/*
+ * The one description of shared memory. Everything in it has a fixed width and is found by offset, never by pointer:
+ * each process maps it where it likes.
+ *
+ *     header | worker records | done bits | slots | streams | arena
+ *
+ * The tables say for each field who writes it, what protects it and which order its accesses need. "pool lock" is the
+ * parent's private mutex; workers take no lock, so that none can die holding one. What the parent reads of a field that
+ * workers write it checks before use.
+ */
+#ifndef WP_LAYOUT_H
+#define WP_LAYOUT_H
+
+#include <assert.h>
+#include <stdalign.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "weirpool_worker.h"
+
+#define WP_MAGIC UINT64_C(0x6c6f6f7072696577) /* "weirpool" in memory */
+#define WP_FORMAT 1u
+
+#define WP_CACHE_LINE 64
+#define WP_PAGE 4096u
+
+#define WP_MIN_SLOTS 256u
+#define WP_MAX_SLOTS 65536u
+#define WP_WORKER_WORDS (WEIRPOOL_MAX_WORKERS / 64)
+
+#define WP_INLINE_PAYLOAD ((uint32_t)WEIRPOOL_INLINE_PAYLOAD)
+#define WP_INLINE_RESULT ((uint32_t)WEIRPOOL_INLINE_RESULT)
+#define WP_STREAM_BYTES (UINT64_C(1) << 20)
+
+/* Whom a worker rings when it has finished a task. */
+enum wp_addressee { WP_NOBODY = 0, WP_COLLECTOR = 1, WP_HELPER = 2 };
+
+/* FINISH: leave when nothing is queued. HALT: claim nothing more. */
+enum wp_stop { WP_RUN = 0, WP_FINISH = 1, WP_HALT = 2 };
+
+/*
+ * field            writer                     protection   order
+ * magic..total     parent, before any worker  -            read-only afterwards
+ * head             workers                    CAS +1       acquire; only ever helped from p to p + 1
+ * tail             parent                     pool lock    seq_cst, against `parked` (wp_publish, wp_park)
+ * waking           whoever wakes, the woken   CAS          seq_cst, against a record's `parked`
+ * addressee        parent                     pool lock    seq_cst, against the done bits (wp_take, wp_finish_slot)
+ * stop             parent                     pool lock    seq_cst, against `parked`
+ * helper_bell      workers, parent            fetch_add    seq_cst; a futex
+ * parked[]         its worker, its repair     fetch_or/and seq_cst, against `tail` and `stop`
+ * streaming[]      its worker; parent clears  fetch_or     seq_cst, against `addressee`
+ */
+struct wp_header {
+    uint64_t magic;
+    uint32_t format;
+    uint32_t slots;
+    uint32_t workers;
+    uint32_t unused;
+    uint64_t records_at;
+    uint64_t done_at;
+    uint64_t slots_at;
+    uint64_t streams_at;
+    uint64_t arena_at;
+    uint64_t total;
+    alignas(WP_CACHE_LINE) _Atomic uint64_t head;
+    alignas(WP_CACHE_LINE) _Atomic uint64_t tail;
+    alignas(WP_CACHE_LINE) _Atomic uint64_t waking;
+    alignas(WP_CACHE_LINE) _Atomic uint32_t addressee;
+    _Atomic uint32_t stop;
+    alignas(WP_CACHE_LINE) _Atomic uint32_t helper_bell;
+    alignas(WP_CACHE_LINE) _Atomic uint64_t parked[WP_WORKER_WORDS];
+    _Atomic uint64_t streaming[WP_WORKER_WORDS];
+};
+
+/* How a worker stands, in its record. VACANT: no process has this number. */
+enum wp_standing { WP_VACANT = 0, WP_STARTING, WP_UP, WP_LEAVES, WP_INIT_FAILED };
+
+/*
+ * field       writer                       protection        order
+ * standing    parent while VACANT, then    hand-over at      release/acquire (wp_announce, wp_repair)
+ *             its worker                   start and death
+ * parked      its worker to 1, its waker   CAS 1 to 0        seq_cst; the futex on which the worker sleeps
+ *             or itself to 0
+ */
+struct wp_record {
+    alignas(WP_CACHE_LINE) _Atomic uint32_t standing;
+    _Atomic uint32_t parked;
+};
+
+/*
+ * A slot's state word: position (44 bits), worker (16), tag (4). It is the only truth about a task; bits, bells and
+ * `head` are hints. A position never recurs, so a compare-and-swap on the word cannot be fooled by reuse.
+ */
+enum wp_tag { WP_FREE = 0, WP_QUEUED = 1, WP_RUNNING = 2, WP_DONE = 3 };
+
+static inline uint64_t wp_state(uint64_t position, uint32_t worker, enum wp_tag tag)
+{
+    return position << 20 | (uint64_t)worker << 4 | (uint64_t)tag;
+}
+
+static inline uint64_t wp_state_position(uint64_t state)
+{
+    return state >> 20;
+}
+
+static inline uint32_t wp_state_worker(uint64_t state)
+{
+    return (uint32_t)(state >> 4) & 0xffffu;
+}
+
+static inline enum wp_tag wp_state_tag(uint64_t state)
+{
+    return (enum wp_tag)(state & 0xfu);
+}
+
+/*
+ * field             writer                        protection    order
+ * state             FREE, QUEUED: parent;         CAS           QUEUED is released by `tail`, RUNNING acquired by the
+ *                   RUNNING, DONE: its worker                   claim, DONE released (wp_finish_slot) to wp_take
+ * payload*          parent while FREE             state         published with QUEUED
+ * status, result*   its worker while RUNNING      state         published with DONE
+ */
+struct wp_slot {
+    alignas(WP_CACHE_LINE) _Atomic uint64_t state;
+    uint64_t payload_size;
+    uint64_t payload_at; /* in the arena, when it does not fit inline */
+    uint64_t result_size; /* more than fits inline: it came through the worker's stream */
+    int32_t status;
+    uint32_t unused;
+    unsigned char payload[WP_INLINE_PAYLOAD];
+    unsigned char result[WP_INLINE_RESULT];
+};
+
+/*
+ * A ring of bytes from one worker to the parent: large results, each behind a wp_stream_head. Counters never wrap.
+ *
+ * field        writer      protection           order
+ * written      its worker  -                    release to the parent's acquire (bytes before the counter)
+ * drained      parent      the stream's drainer release to the worker's acquire (room before the counter)
+ * starved      its worker  -                    seq_cst, against `drained`: the worker waits for room
+ * room_bell    parent      -                    a futex on which the worker waits for room
+ */
+struct wp_stream {
+    alignas(WP_CACHE_LINE) _Atomic uint64_t written;
+    _Atomic uint32_t starved;
+    alignas(WP_CACHE_LINE) _Atomic uint64_t drained;
+    _Atomic uint32_t room_bell;
+    alignas(WP_CACHE_LINE) unsigned char ring[WP_STREAM_BYTES];
+};
+
+struct wp_stream_head {
+    uint64_t position;
+    uint64_t size;
+};
+
+static_assert(sizeof(struct wp_slot) == 512, "a slot is 512 bytes");
+static_assert(sizeof(struct wp_record) == WP_CACHE_LINE, "a record is a cache line");
+static_assert(sizeof(struct wp_header) <= WP_PAGE, "the header is within a page");
+static_assert(WP_STREAM_BYTES % WP_PAGE == 0, "streams are whole pages");
+static_assert(WEIRPOOL_MAX_WORKERS <= 1u << 12, "a worker fits 12 bits of `waking` and 16 of a state");
+
+#endif

@@ -1,0 +1,80 @@
+/* The parent's list of workers: numbers, and descriptors by which their ends are seen. */
+#include <errno.h>
+
+#include "pool.h"
+
+void weirpool_channel(const weirpool *pool, struct weirpool_channel *channel)
+{
+    *channel = (struct weirpool_channel){
+        .segment = pool->segment.fd,
+        .doorbell = pool->doorbell,
+        .parent = pool->parent,
+    };
+}
+
+static int reserve(struct weirpool *pool, uint32_t *worker)
+{
+    if (pool->course == WP_BROKEN) {
+        return -EPIPE;
+    }
+    if (pool->drained_reported) {
+        return -ESHUTDOWN;
+    }
+    for (uint32_t i = 0; i < pool->segment.workers; i++) {
+        if (!pool->members[i].reserved) {
+            pool->members[i].reserved = true;
+            pool->members[i].own_child = false;
+            pool->members[i].exit_status = 0;
+            pool->live++;
+            wp_store_release(&pool->segment.records[i].standing, WP_STARTING);
+            *worker = i;
+            return 0;
+        }
+    }
+    return -EAGAIN;
+}
+
+int weirpool_worker_reserve(weirpool *pool, uint32_t *worker)
+{
+    int rc = wp_check_owner(pool);
+    if (rc != 0) {
+        return rc;
+    }
+    wp_lock(pool);
+    rc = reserve(pool, worker);
+    wp_unlock(pool);
+    return rc;
+}
+
+int weirpool_worker_watch(weirpool *pool, uint32_t worker, int fd, int pid)
+{
+    int copy = wp_check_owner(pool);
+    if (copy == 0) {
+        copy = wp_os_dup(fd);
+    }
+    if (copy < 0) {
+        return copy;
+    }
+    wp_lock(pool);
+    pool->members[worker].process = copy;
+    pool->members[worker].pid = pid;
+    int rc = wp_os_watch_add(pool->watch, copy, worker);
+    if (rc != 0) {
+        pool->members[worker].process = -1;
+        wp_os_close(copy);
+    }
+    wp_unlock(pool);
+    return rc;
+}
+
+void weirpool_worker_abandon(weirpool *pool, uint32_t worker)
+{
+    if (wp_check_owner(pool) != 0) {
+        return;
+    }
+    wp_lock(pool);
+    pool->members[worker].reserved = false;
+    pool->live--;
+    wp_store_release(&pool->segment.records[worker].standing, WP_VACANT);
+    wp_unlock(pool);
+}

@@ -1,0 +1,125 @@
+#include "park.h"
+
+#include <errno.h>
+
+#include "os/os.h"
+#include "table.h"
+
+#define ON_ITS_WAY_NS UINT64_C(100000)
+#define WORKER_BITS 12
+#define TIME_MASK ((UINT64_C(1) << (64 - WORKER_BITS)) - 1)
+
+/* `waking`: the time of the wake-up above the worker's number. Never 0, which says that nobody is on its way. */
+static uint64_t waking_word(uint32_t worker)
+{
+    uint64_t now = ((uint64_t)wp_os_now() | 1) & TIME_MASK;
+    return now << WORKER_BITS | worker;
+}
+
+static uint32_t waking_worker(uint64_t word)
+{
+    return (uint32_t)word & ((1u << WORKER_BITS) - 1);
+}
+
+static bool is_on_its_way(uint64_t word)
+{
+    if (word == 0) {
+        return false;
+    }
+    uint64_t age = ((uint64_t)wp_os_now() - (word >> WORKER_BITS)) & TIME_MASK;
+    return age < ON_ITS_WAY_NS;
+}
+
+/* Worker `me` is awake, or dead: nobody need wait for its arrival. */
+static void arrive(const struct wp_segment *segment, uint32_t me)
+{
+    _Atomic uint64_t *waking = &segment->header->waking;
+    uint64_t word = wp_load_seq_cst(waking);
+    if (word != 0 && waking_worker(word) == me) {
+        wp_cas_seq_cst(waking, &word, 0);
+    }
+}
+
+/* In this order, so that a waker either fails to claim our wake-up or has its `waking` cleared by us. */
+static void leave_parking(const struct wp_segment *segment, uint32_t me)
+{
+    wp_store_seq_cst(&segment->records[me].parked, 0);
+    wp_fetch_and_seq_cst(&segment->header->parked[me / 64], ~(UINT64_C(1) << (me % 64)));
+    arrive(segment, me);
+}
+
+int wp_park(const struct wp_segment *segment, uint32_t me, int64_t deadline)
+{
+    struct wp_record *record = &segment->records[me];
+    wp_store_seq_cst(&record->parked, 1);
+    wp_fetch_or_seq_cst(&segment->header->parked[me / 64], UINT64_C(1) << (me % 64));
+    /* Look again: whoever published before seeing our bit relies on it (wp_table_publish, wp_wake_all). */
+    int rc = 0;
+    if (!wp_table_has_work(segment) && wp_load_seq_cst(&segment->header->stop) == WP_RUN) {
+        rc = wp_os_futex_wait(&record->parked, 1, deadline, WP_SHARED);
+    }
+    leave_parking(segment, me);
+    return rc;
+}
+
+/* Returns whether a sleeper was woken. */
+static bool wake(const struct wp_segment *segment, uint32_t worker, uint64_t *seen)
+{
+    _Atomic uint64_t *waking = &segment->header->waking;
+    _Atomic uint32_t *parked = &segment->records[worker].parked;
+    uint64_t mine = waking_word(worker);
+    if (!wp_cas_seq_cst(waking, seen, mine)) {
+        return is_on_its_way(*seen); /* somebody else's wake-up came first */
+    }
+    uint32_t asleep = 1;
+    if (wp_cas_seq_cst(parked, &asleep, 0) && wp_os_futex_wake(parked, 1, WP_SHARED) > 0) {
+        return true;
+    }
+    /* It was awake, about to sleep, or is dead: the next one has to come. */
+    if (wp_cas_seq_cst(waking, &mine, 0)) {
+        *seen = 0;
+    } else {
+        *seen = wp_load_seq_cst(waking);
+    }
+    return false;
+}
+
+void wp_wake_one(const struct wp_segment *segment)
+{
+    uint64_t seen = wp_load_seq_cst(&segment->header->waking);
+    if (is_on_its_way(seen)) {
+        return;
+    }
+    for (uint32_t word = 0; word * 64 < segment->workers; word++) {
+        uint64_t asleep = wp_load_seq_cst(&segment->header->parked[word]);
+        while (asleep != 0) {
+            uint32_t worker = word * 64 + (uint32_t)__builtin_ctzll(asleep);
+            if (worker >= segment->workers || wake(segment, worker, &seen)) {
+                return;
+            }
+            asleep &= asleep - 1;
+        }
+    }
+}
+
+void wp_wake_all(const struct wp_segment *segment)
+{
+    for (uint32_t worker = 0; worker < segment->workers; worker++) {
+        _Atomic uint32_t *parked = &segment->records[worker].parked;
+        if (wp_exchange_seq_cst(parked, 0) != 0) {
+            wp_os_futex_wake(parked, 1, WP_SHARED);
+        }
+    }
+}
+
+void wp_unpark_dead(const struct wp_segment *segment, uint32_t gone)
+{
+    leave_parking(segment, gone);
+}
+
+void wp_look(const struct wp_segment *segment)
+{
+    if (wp_table_has_work(segment)) {
+        wp_wake_one(segment);
+    }
+}

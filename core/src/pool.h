@@ -1,0 +1,146 @@
+/*
+ * The parent's side of a pool, all in private memory. One mutex, the pool lock, protects all of it: it is held for
+ * short pieces of bookkeeping and for copies of at most 64 KiB, never while sleeping or while user code runs. Larger
+ * copies (into the arena, out of a stream) are made without it.
+ */
+#ifndef WP_POOL_H
+#define WP_POOL_H
+
+#include <errno.h>
+#include <pthread.h>
+
+#include "arena.h"
+#include "gate.h"
+#include "os/os.h"
+#include "park.h"
+#include "segment.h"
+#include "stream.h"
+#include "table.h"
+#include "task.h"
+
+enum wp_course { WP_OPEN, WP_CLOSING, WP_BROKEN };
+
+/* One worker process as the parent sees it. */
+struct wp_member {
+    bool reserved;
+    bool own_child; /* the core started it and has to reap it */
+    int pid;
+    int process; /* readable when the process has ended; -1 */
+    int exit_status; /* of an own child, once reaped */
+    bool has_left; /* as planned; not yet reported */
+    /* Its stream. `draining` makes one thread at a time the drainer, which works without the pool lock. */
+    bool draining;
+    struct wp_stream_cursor cursor;
+    struct weirpool_task *receiving; /* whose result comes through the stream right now */
+};
+
+/* Somebody who sleeps until `word` is settled. On its stack. */
+struct wp_sleeper {
+    struct wp_link link;
+    _Atomic uint32_t *word;
+};
+
+struct weirpool {
+    pthread_mutex_t lock;
+    unsigned generation; /* of forks */
+    enum wp_course course;
+
+    struct wp_segment segment;
+    struct wp_table table;
+    struct wp_arena arena;
+    struct wp_gate gate;
+    struct wp_link overflow;
+    uint64_t overflowing; /* tasks in the overflow */
+    uint64_t unpublished; /* permits whose task is not in table or overflow yet */
+    uint64_t held; /* permits of taken tasks that are not told yet */
+    uint64_t submitted;
+    uint64_t finished;
+
+    struct wp_member *members;
+    uint32_t live; /* members that are reserved */
+    uint64_t *to_drain; /* a bit a worker: its stream has something */
+
+    struct wp_link watched; /* taken; the collector tells them */
+    struct wp_link unwatched; /* taken; whoever has a moment tells them */
+    _Atomic uint64_t unwatched_count;
+
+    bool collecting; /* a thread is in weirpool_collect() */
+    bool collector_asleep; /* or has armed weirpool_fd() */
+    bool collector_rung;
+    struct wp_link sleepers;
+    _Atomic uint32_t *helper_word; /* what the helper waits for; NULL: nobody is helper */
+
+    bool broke_unreported;
+    bool drained_reported;
+
+    int doorbell;
+    int parent; /* a pidfd of this process */
+    int watch;
+};
+
+#define WP_NO_WORKER UINT32_MAX
+
+static inline void wp_lock(struct weirpool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+}
+
+static inline void wp_unlock(struct weirpool *pool)
+{
+    pthread_mutex_unlock(&pool->lock);
+}
+
+/* -ECHILD in a fork of the process that owns the pool, else 0. */
+int wp_check_owner(const struct weirpool *pool);
+
+/* What a deadline that has passed is called: a try, or a wait that was too long. */
+static inline int wp_too_late(int64_t deadline)
+{
+    return deadline <= 0 ? -EAGAIN : -ETIMEDOUT;
+}
+
+/* ---- All below: with the pool lock held ---- */
+
+/* queue.c: puts an admitted task, whose payload is in `parts` or kept with it, into the table or the overflow. */
+int wp_enqueue(struct weirpool *pool, struct weirpool_task *task, const struct iovec *parts, int count);
+
+/* queue.c: room was made: publishes from the overflow, admits waiting producers, rings for what is to be told. */
+void wp_flow(struct weirpool *pool);
+
+/* queue.c: removes a task from table or overflow. */
+void wp_dequeue(struct weirpool *pool, struct weirpool_task *task);
+
+/* queue.c: a task that is in neither table nor overflow any more ends: its permit returns, whoever waits is woken. */
+void wp_end_task(struct weirpool *pool, struct weirpool_task *task, int error);
+
+/* queue.c: the caller tells an ended task itself. */
+void wp_unlist_for_telling(struct weirpool *pool, struct weirpool_task *task);
+
+/* queue.c: turns all waiting producers away, and whoever comes later. */
+void wp_close_gate(struct weirpool *pool, int reason);
+
+/* take.c: fetches every result that can be had. May release the lock for a while. */
+void wp_take(struct weirpool *pool);
+
+/* take.c: waits until no thread drains a stream. Releases the lock meanwhile. */
+void wp_settle_drainers(struct weirpool *pool);
+
+/* repair.c: a worker's process has ended. */
+void wp_worker_ended(struct weirpool *pool, uint32_t worker);
+
+/* repair.c: ends everything; `culprit` is the worker whose death did it, or WP_NO_WORKER. */
+void wp_break(struct weirpool *pool, uint32_t culprit);
+
+/* roles.c: sleeps until *word is settled. 0, -EAGAIN, -ETIMEDOUT, -EINTR. Releases the lock meanwhile. */
+int wp_sleep_until_settled(struct weirpool *pool, _Atomic uint32_t *word, int64_t deadline);
+
+/* roles.c: settles a word and wakes who sleeps on it. Returns the word from before. */
+uint32_t wp_settle(struct weirpool *pool, _Atomic uint32_t *word);
+
+/* roles.c: says whom workers ring: the helper, else a sleeping collector, else nobody. */
+void wp_address(struct weirpool *pool);
+
+/* roles.c: makes a sleeping collector look, for what some other thread took. */
+void wp_ring_collector(struct weirpool *pool);
+
+#endif

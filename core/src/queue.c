@@ -1,0 +1,186 @@
+/* The way of a task through the parent: into the table, or the overflow until there is room, and to its end. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pool.h"
+
+/* Writes the kept payload into the arena. -EAGAIN: there is no room at the moment. */
+static int move_to_arena(struct weirpool *pool, struct weirpool_task *task, const struct iovec *parts, int count)
+{
+    task->extent = wp_arena_alloc(&pool->arena, task->size);
+    if (task->extent == NULL) {
+        return pool->arena.used > 0 ? -EAGAIN : -ENOMEM;
+    }
+    uint64_t at = pool->arena.at + wp_extent_at(task->extent);
+    int rc = wp_os_memory_write(pool->arena.fd, at, parts, count);
+    if (rc != 0) {
+        wp_arena_free(&pool->arena, task->extent);
+        task->extent = NULL;
+    }
+    return rc;
+}
+
+static void fill_slot(struct wp_slot *slot, const struct weirpool_task *task, const struct iovec *parts, int count)
+{
+    slot->payload_size = task->size;
+    if (task->extent != NULL) {
+        slot->payload_at = wp_extent_at(task->extent);
+    } else {
+        wp_parts_copy(slot->payload, parts, count);
+    }
+}
+
+/* -EAGAIN: no room in table or arena. Otherwise as move_to_arena(). */
+static int try_publish(struct weirpool *pool, struct weirpool_task *task, const struct iovec *parts, int count)
+{
+    struct iovec kept = {.iov_base = task->bytes, .iov_len = task->size};
+    if (task->bytes != NULL) {
+        parts = &kept;
+        count = 1;
+    }
+    if (wp_table_is_full(&pool->table)) {
+        return -EAGAIN;
+    }
+    if (task->size > WP_INLINE_PAYLOAD && task->extent == NULL) {
+        int rc = move_to_arena(pool, task, parts, count);
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    task->position = wp_table_reserve(&pool->table, task);
+    task->place = WP_IN_SLOT;
+    fill_slot(wp_slot_at(&pool->segment, task->position), task, parts, count);
+    wp_table_publish(&pool->table, task->position);
+    wp_wake_one(&pool->segment);
+    free(task->bytes);
+    task->bytes = NULL;
+    return 0;
+}
+
+int wp_enqueue(struct weirpool *pool, struct weirpool_task *task, const struct iovec *parts, int count)
+{
+    int rc = wp_list_is_empty(&pool->overflow) ? try_publish(pool, task, parts, count) : -EAGAIN;
+    if (rc != -EAGAIN) {
+        return rc;
+    }
+    if (task->bytes == NULL && task->extent == NULL && wp_task_keep(task, parts, count) != 0) {
+        return -ENOMEM;
+    }
+    task->place = WP_IN_OVERFLOW;
+    wp_list_append(&pool->overflow, &task->link);
+    pool->overflowing++;
+    return 0;
+}
+
+void wp_dequeue(struct weirpool *pool, struct weirpool_task *task)
+{
+    if (task->place == WP_IN_OVERFLOW) {
+        wp_list_remove(&task->link);
+        pool->overflowing--;
+    } else if (task->place == WP_IN_SLOT) {
+        wp_table_free(&pool->table, task->position);
+    }
+    task->place = WP_NOWHERE;
+}
+
+static void drop_payload(struct weirpool *pool, struct weirpool_task *task)
+{
+    if (task->extent != NULL) {
+        wp_arena_free(&pool->arena, task->extent);
+        task->extent = NULL;
+    }
+    free(task->bytes);
+    task->bytes = NULL;
+}
+
+static void list_for_telling(struct weirpool *pool, struct weirpool_task *task, uint32_t interest)
+{
+    task->watched = (interest & (WEIRPOOL_WATCHED | WEIRPOOL_HOLDS)) != 0;
+    if (task->watched) {
+        wp_list_append(&pool->watched, &task->link);
+    } else {
+        wp_list_append(&pool->unwatched, &task->link);
+        wp_store_relaxed(&pool->unwatched_count, wp_load_relaxed(&pool->unwatched_count) + 1);
+    }
+}
+
+void wp_unlist_for_telling(struct weirpool *pool, struct weirpool_task *task)
+{
+    wp_list_remove(&task->link);
+    if (!task->watched) {
+        wp_store_relaxed(&pool->unwatched_count, wp_load_relaxed(&pool->unwatched_count) - 1);
+    }
+}
+
+void wp_end_task(struct weirpool *pool, struct weirpool_task *task, int error)
+{
+    drop_payload(pool, task);
+    task->error = error;
+    pool->finished++;
+    uint32_t interest = wp_settle(pool, &task->word);
+    task->holding = (interest & WEIRPOOL_HOLDS) != 0;
+    if (task->holding) {
+        pool->held++;
+    } else {
+        wp_gate_return(&pool->gate);
+    }
+    list_for_telling(pool, task, interest);
+}
+
+static void refill(struct weirpool *pool)
+{
+    while (!wp_list_is_empty(&pool->overflow)) {
+        struct weirpool_task *task = wp_container_of(pool->overflow.next, struct weirpool_task, link);
+        int rc = try_publish(pool, task, NULL, 0);
+        if (rc == -EAGAIN) {
+            return;
+        }
+        wp_list_remove(&task->link);
+        pool->overflowing--;
+        if (rc != 0) {
+            task->place = WP_NOWHERE;
+            wp_end_task(pool, task, rc);
+        }
+    }
+}
+
+static void admit(struct weirpool *pool, struct weirpool_ticket *ticket)
+{
+    ticket->outcome = 0;
+    if (ticket->task != NULL) {
+        ticket->outcome = wp_enqueue(pool, ticket->task, NULL, 0);
+        pool->submitted += ticket->outcome == 0;
+    } else {
+        pool->unpublished++;
+    }
+    if (ticket->outcome != 0) {
+        wp_gate_return(&pool->gate);
+    }
+    wp_settle(pool, &ticket->word);
+}
+
+void wp_flow(struct weirpool *pool)
+{
+    refill(pool);
+    if (pool->gate.closed == 0) {
+        struct weirpool_ticket *ticket;
+        while ((ticket = wp_gate_admit_next(&pool->gate)) != NULL) {
+            admit(pool, ticket);
+        }
+    }
+    bool drained = pool->course == WP_CLOSING && pool->gate.outstanding == 0;
+    if (drained || !wp_list_is_empty(&pool->watched)) {
+        wp_ring_collector(pool);
+    }
+}
+
+void wp_close_gate(struct weirpool *pool, int reason)
+{
+    pool->gate.closed = reason;
+    struct weirpool_ticket *ticket;
+    while ((ticket = wp_gate_dismiss_next(&pool->gate)) != NULL) {
+        ticket->outcome = reason;
+        wp_settle(pool, &ticket->word);
+    }
+}

@@ -1,0 +1,126 @@
+/* What happens when a worker ends: one function for exit, kill and recycling, and the end of the whole pool. */
+#include <errno.h>
+
+#include "pool.h"
+
+static bool is_of(const struct weirpool *pool, uint32_t index, uint32_t worker, enum wp_tag tag)
+{
+    const struct weirpool_task *task = pool->table.tasks[index];
+    uint64_t state = wp_load_acquire(&pool->segment.slot[index].state);
+    return task != NULL && wp_state_position(state) == task->position && wp_state_worker(state) == worker &&
+           wp_state_tag(state) == tag;
+}
+
+/* A worker that was killed between DONE and its bit has finished: set the bit for it. */
+static void mark_done_slots(struct weirpool *pool, uint32_t worker)
+{
+    for (uint32_t index = 0; index < pool->segment.slots; index++) {
+        if (is_of(pool, index, worker, WP_DONE)) {
+            wp_fetch_or_seq_cst(&pool->segment.done[index / 64], UINT64_C(1) << (index % 64));
+        }
+    }
+}
+
+static bool has_running_task(const struct weirpool *pool, uint32_t worker)
+{
+    for (uint32_t index = 0; index < pool->segment.slots; index++) {
+        if (is_of(pool, index, worker, WP_RUNNING)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void forget_process(struct weirpool *pool, struct wp_member *member)
+{
+    if (member->process >= 0) {
+        wp_os_watch_remove(pool->watch, member->process);
+        if (member->own_child) {
+            (void)wp_os_process_reap(member->process, &member->exit_status);
+        }
+        wp_os_close(member->process);
+        member->process = -1;
+    }
+}
+
+void wp_worker_ended(struct weirpool *pool, uint32_t worker)
+{
+    struct wp_member *member = &pool->members[worker];
+    struct wp_record *record = &pool->segment.records[worker];
+    if (!member->reserved || member->process < 0) {
+        return;
+    }
+    forget_process(pool, member);
+    wp_unpark_dead(&pool->segment, worker);
+    mark_done_slots(pool, worker);
+    wp_take(pool);
+    wp_settle_drainers(pool);
+    wp_take(pool);
+    bool planned = wp_load_acquire(&record->standing) == WP_LEAVES && !has_running_task(pool, worker);
+    member->reserved = false;
+    pool->live--;
+    wp_store_release(&record->standing, WP_VACANT);
+    if (planned) {
+        member->has_left = true;
+        wp_look(&pool->segment); /* it may have been on its way to work */
+    } else {
+        wp_break(pool, worker);
+    }
+}
+
+static void blame(struct weirpool_task *task, const struct wp_member *culprit)
+{
+    task->worker_pid = culprit->pid;
+    task->worker_status = culprit->exit_status;
+}
+
+static void drop_partial_result(struct weirpool_task *task)
+{
+    weirpool_drop_result(task);
+    task->streaming = false;
+}
+
+static void end_slots(struct weirpool *pool, uint32_t culprit)
+{
+    for (uint32_t index = 0; index < pool->segment.slots; index++) {
+        struct weirpool_task *task = pool->table.tasks[index];
+        if (task == NULL) {
+            continue;
+        }
+        bool lost = culprit != WP_NO_WORKER && is_of(pool, index, culprit, WP_RUNNING);
+        if (lost) {
+            blame(task, &pool->members[culprit]);
+        }
+        drop_partial_result(task);
+        wp_dequeue(pool, task);
+        wp_end_task(pool, task, lost ? -EOWNERDEAD : -EPIPE);
+    }
+}
+
+static void end_overflow(struct weirpool *pool)
+{
+    while (!wp_list_is_empty(&pool->overflow)) {
+        struct weirpool_task *task = wp_container_of(pool->overflow.next, struct weirpool_task, link);
+        wp_dequeue(pool, task);
+        wp_end_task(pool, task, -EPIPE);
+    }
+}
+
+void wp_break(struct weirpool *pool, uint32_t culprit)
+{
+    if (pool->course == WP_BROKEN) {
+        return;
+    }
+    pool->course = WP_BROKEN;
+    wp_close_gate(pool, -EPIPE);
+    wp_store_seq_cst(&pool->segment.header->stop, WP_HALT);
+    wp_wake_all(&pool->segment);
+    wp_settle_drainers(pool);
+    for (uint32_t worker = 0; worker < pool->segment.workers; worker++) {
+        pool->members[worker].receiving = NULL;
+    }
+    end_slots(pool, culprit);
+    end_overflow(pool);
+    pool->broke_unreported = true;
+    wp_ring_collector(pool);
+}

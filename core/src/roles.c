@@ -1,0 +1,133 @@
+/*
+ * Who of the parent's threads looks for results, and how threads sleep.
+ *
+ * The collector (whoever calls weirpool_collect) sleeps in an epoll. Of the threads that wait for a task or at the gate
+ * one is the helper: it sleeps on a futex that workers wake without a system call of the parent, and takes results for
+ * everybody. The others sleep on the word that they wait for. `addressee` tells workers whom to ring.
+ *
+ * Whenever somebody waits, somebody is helper: a thread that goes to sleep takes the role if it is free, and one that
+ * leaves it pokes another sleeper. So no thread waits for a collector that is busy with user code.
+ */
+#include <errno.h>
+#include <limits.h>
+
+#include "pool.h"
+
+static int64_t sooner(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+void wp_address(struct weirpool *pool)
+{
+    uint32_t whom = WP_NOBODY;
+    if (pool->helper_word != NULL) {
+        whom = WP_HELPER;
+    } else if (pool->collector_asleep) {
+        whom = WP_COLLECTOR;
+    }
+    /* seq_cst against the done bits: a worker sees this, or whoever looks after this sees its bit (ring, worker.c). */
+    wp_store_seq_cst(&pool->segment.header->addressee, whom);
+}
+
+void wp_ring_collector(struct weirpool *pool)
+{
+    if (pool->collector_asleep && !pool->collector_rung) {
+        pool->collector_rung = true;
+        wp_os_bell_ring(pool->doorbell);
+    }
+}
+
+static void ring_helper(struct weirpool *pool)
+{
+    wp_fetch_add_seq_cst(&pool->segment.header->helper_bell, 1);
+    wp_os_futex_wake(&pool->segment.header->helper_bell, 1, WP_SHARED);
+}
+
+uint32_t wp_settle(struct weirpool *pool, _Atomic uint32_t *word)
+{
+    uint32_t before = wp_fetch_or_acq_rel(word, WP_SETTLED);
+    if (before & WP_WAITED) {
+        wp_os_futex_wake(word, INT_MAX, WP_PRIVATE);
+    }
+    if (pool->helper_word == word) {
+        ring_helper(pool);
+    }
+    return before;
+}
+
+/* Offers the helper's role to a sleeper. Its word changes, so that it cannot miss the offer on its way to sleep. */
+static void poke_a_sleeper(struct weirpool *pool)
+{
+    if (pool->helper_word == NULL && !wp_list_is_empty(&pool->sleepers)) {
+        struct wp_sleeper *next = wp_container_of(pool->sleepers.next, struct wp_sleeper, link);
+        wp_fetch_xor_relaxed(next->word, WP_POKED);
+        wp_os_futex_wake(next->word, INT_MAX, WP_PRIVATE);
+    }
+}
+
+/* A wait ended with `rc`: does that end the wait for `deadline`? Returns 0 to go on. */
+static int verdict(int rc, int64_t deadline)
+{
+    if (rc == -EINTR) {
+        return -EINTR;
+    }
+    return wp_os_now() >= deadline ? wp_too_late(deadline) : 0;
+}
+
+/* Lock held at entry and exit. Returns 0 once `word` is settled. */
+static int serve_as_helper(struct weirpool *pool, _Atomic uint32_t *word, int64_t deadline)
+{
+    _Atomic uint32_t *bell = &pool->segment.header->helper_bell;
+    int rc = 0;
+    pool->helper_word = word;
+    wp_address(pool);
+    for (;;) {
+        uint32_t seen = wp_load_seq_cst(bell);
+        wp_take(pool);
+        if (wp_is_settled(wp_load_acquire(word)) || rc != 0) {
+            break;
+        }
+        wp_unlock(pool);
+        int woken = wp_os_futex_wait(bell, seen, sooner(deadline, wp_os_now() + WP_LOOK_NS), WP_SHARED);
+        wp_lock(pool);
+        rc = verdict(woken, deadline);
+        if (woken == -ETIMEDOUT) {
+            wp_look(&pool->segment);
+        }
+    }
+    pool->helper_word = NULL;
+    wp_address(pool);
+    poke_a_sleeper(pool);
+    wp_take(pool); /* for workers that rang the helper while it left */
+    return wp_is_settled(wp_load_acquire(word)) ? 0 : rc;
+}
+
+static int sleep_on_word(struct weirpool *pool, _Atomic uint32_t *word, int64_t deadline)
+{
+    uint32_t seen = wp_fetch_or_acq_rel(word, WP_WAITED) | WP_WAITED;
+    if (wp_is_settled(seen)) {
+        return 0;
+    }
+    wp_unlock(pool);
+    int rc = wp_os_futex_wait(word, seen, sooner(deadline, wp_os_now() + WP_LOOK_NS), WP_PRIVATE);
+    wp_lock(pool);
+    return verdict(rc, deadline);
+}
+
+int wp_sleep_until_settled(struct weirpool *pool, _Atomic uint32_t *word, int64_t deadline)
+{
+    struct wp_sleeper me = {.word = word};
+    wp_list_append(&pool->sleepers, &me.link);
+    int rc = 0;
+    while (rc == 0 && !wp_is_settled(wp_load_acquire(word))) {
+        if (pool->helper_word == NULL) {
+            rc = serve_as_helper(pool, word, deadline);
+        } else {
+            rc = sleep_on_word(pool, word, deadline);
+        }
+    }
+    wp_list_remove(&me.link);
+    poke_a_sleeper(pool); /* the offer may have come to us */
+    return wp_is_settled(wp_load_acquire(word)) ? 0 : rc;
+}

@@ -1,0 +1,88 @@
+#include "table.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+int wp_table_init(struct wp_table *table, const struct wp_segment *segment)
+{
+    *table = (struct wp_table){.segment = segment};
+    table->tasks = calloc(segment->slots, sizeof *table->tasks);
+    return table->tasks != NULL ? 0 : -ENOMEM;
+}
+
+void wp_table_fini(struct wp_table *table)
+{
+    free(table->tasks);
+    table->tasks = NULL;
+}
+
+uint64_t wp_table_reserve(struct wp_table *table, struct weirpool_task *task)
+{
+    uint32_t mask = table->segment->slots - 1;
+    uint64_t position = table->tail;
+    while (table->tasks[position & mask] != NULL) {
+        position++;
+    }
+    table->tasks[position & mask] = task;
+    table->used++;
+    return position;
+}
+
+void wp_table_publish(struct wp_table *table, uint64_t position)
+{
+    struct wp_slot *slot = wp_slot_at(table->segment, position);
+    wp_store_relaxed(&slot->state, wp_state(position, 0, WP_QUEUED));
+    table->tail = position + 1;
+    /* Releases the slot to wp_table_claim(); seq_cst against `parked`: either we see a worker asleep or it sees us. */
+    wp_store_seq_cst(&table->segment->header->tail, table->tail);
+}
+
+bool wp_table_cancel(struct wp_table *table, uint64_t position)
+{
+    struct wp_slot *slot = wp_slot_at(table->segment, position);
+    uint64_t queued = wp_state(position, 0, WP_QUEUED);
+    return wp_cas_acq_rel(&slot->state, &queued, wp_state(position, 0, WP_FREE));
+}
+
+void wp_table_free(struct wp_table *table, uint64_t position)
+{
+    struct wp_slot *slot = wp_slot_at(table->segment, position);
+    wp_store_relaxed(&slot->state, wp_state(position, 0, WP_FREE));
+    table->tasks[position & (table->segment->slots - 1)] = NULL;
+    table->used--;
+}
+
+bool wp_table_claim(const struct wp_segment *segment, uint32_t me, uint64_t *position)
+{
+    struct wp_header *header = segment->header;
+    for (;;) {
+        uint64_t head = wp_load_acquire(&header->head);
+        if (head >= wp_load_seq_cst(&header->tail)) { /* acquires the slots that wp_table_publish() released */
+            return false;
+        }
+        struct wp_slot *slot = wp_slot_at(segment, head);
+        uint64_t queued = wp_state(head, 0, WP_QUEUED);
+        bool won = wp_cas_acq_rel(&slot->state, &queued, wp_state(head, me, WP_RUNNING));
+        /* Help whoever won: a claimer that was stopped or killed right here holds nobody up. */
+        uint64_t expected = head;
+        wp_cas_acq_rel(&header->head, &expected, head + 1);
+        if (won) {
+            *position = head;
+            return true;
+        }
+    }
+}
+
+bool wp_table_has_work(const struct wp_segment *segment)
+{
+    uint64_t head = wp_load_acquire(&segment->header->head);
+    return head < wp_load_seq_cst(&segment->header->tail);
+}
+
+void wp_table_finish(const struct wp_segment *segment, uint32_t me, uint64_t position)
+{
+    struct wp_slot *slot = wp_slot_at(segment, position);
+    uint64_t index = position & (segment->slots - 1);
+    wp_store_release(&slot->state, wp_state(position, me, WP_DONE)); /* pairs with the acquire in wp_take() */
+    wp_fetch_or_seq_cst(&segment->done[index / 64], UINT64_C(1) << (index % 64));
+}

@@ -1,0 +1,74 @@
+/* A task as the parent knows it, in private memory, and the word by which its end is seen. */
+#ifndef WP_TASK_H
+#define WP_TASK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "atomic.h"
+#include "list.h"
+#include "weirpool_worker.h"
+
+/* Bits of a task's word and of a ticket's. The two lowest are enum weirpool_interest. */
+enum {
+    WP_SETTLED = 1u << 2, /* the task was taken; the producer was admitted or turned away */
+    WP_WAITED = 1u << 3, /* somebody sleeps on the word */
+    WP_POKED = 1u << 4, /* flips when a sleeper is offered the helper's role */
+};
+
+enum wp_place {
+    WP_NOWHERE, /* being made, or ended */
+    WP_IN_OVERFLOW, /* admitted; it did not fit the table or the arena yet */
+    WP_IN_SLOT,
+};
+
+struct wp_extent;
+
+/*
+ * field                    writer                         protection
+ * user, size               the submitting thread          before publication
+ * word                     anybody                        atomic: SETTLED is released by wp_end_task(), acquired by
+ *                                                         weirpool_phase() and weirpool_wait()
+ * place, position, link,   queue.c, take.c, repair.c      pool lock
+ * holding, watched, error
+ * bytes, extent            queue.c                        pool lock (before publication: the submitting thread)
+ * result*, status          take.c; stream: its drainer    pool lock until SETTLED, then the task's owner
+ */
+struct weirpool_task {
+    struct wp_link link; /* in the overflow, or in a list of tasks to tell */
+    void *user;
+    _Atomic uint32_t word;
+    uint8_t place;
+    bool holding; /* taken, and keeps its permit until it is told */
+    bool watched; /* taken, and the collector's to tell */
+    bool streaming; /* its result's head came through a stream */
+    uint64_t position;
+    size_t size; /* of the payload */
+    unsigned char *bytes; /* a private copy of the payload, while it is in neither slot nor arena */
+    struct wp_extent *extent; /* or its place in the arena */
+    unsigned char *result; /* NULL with a result_size: there was no memory for it */
+    size_t result_size;
+    size_t received; /* of a streamed result */
+    int error;
+    int status;
+    int worker_pid;
+    int worker_status;
+};
+
+/* `size` is the sum of the parts. */
+struct weirpool_task *wp_task_new(void *user, unsigned interest, size_t size);
+void wp_task_free(struct weirpool_task *task);
+
+/* Keeps a private copy of the payload. */
+int wp_task_keep(struct weirpool_task *task, const struct iovec *parts, int count);
+
+size_t wp_parts_size(const struct iovec *parts, int count);
+void wp_parts_copy(unsigned char *to, const struct iovec *parts, int count);
+
+static inline bool wp_is_settled(uint32_t word)
+{
+    return (word & WP_SETTLED) != 0;
+}
+
+#endif

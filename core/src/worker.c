@@ -1,0 +1,288 @@
+/* A worker: claims a task, delivers its result, and notices when it is no longer wanted. It takes no lock. */
+#include "worker.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fork.h"
+#include "os/os.h"
+#include "park.h"
+#include "stream.h"
+#include "table.h"
+#include "task.h"
+
+struct weirpool_worker {
+    struct wp_segment segment;
+    struct weirpool_channel channel;
+    uint32_t number;
+    unsigned generation; /* of forks */
+    int64_t looked_at; /* when it last looked whether the parent lives */
+    struct wp_slot *slot; /* the claimed one, or NULL */
+    uint64_t position;
+};
+
+/* ---- attaching ---- */
+
+int wp_worker_open(weirpool_worker **out, const struct wp_segment *segment, const struct weirpool_channel *channel,
+                   uint32_t number)
+{
+    if (number >= segment->workers || wp_load_acquire(&segment->records[number].standing) != WP_STARTING) {
+        return -EPROTO;
+    }
+    weirpool_worker *worker = calloc(1, sizeof *worker);
+    if (worker == NULL) {
+        return -ENOMEM;
+    }
+    worker->segment = *segment;
+    worker->channel = *channel;
+    worker->number = number;
+    worker->generation = wp_fork_generation();
+    worker->looked_at = wp_os_now();
+    *out = worker;
+    return 0;
+}
+
+int weirpool_attach(weirpool_worker **worker, const struct weirpool_channel *channel, uint32_t number)
+{
+    struct wp_segment segment;
+    int rc = wp_segment_attach(&segment, channel->segment);
+    if (rc != 0) {
+        return rc;
+    }
+    rc = wp_worker_open(worker, &segment, channel, number);
+    if (rc != 0) {
+        wp_segment_unmap(&segment);
+    }
+    return rc;
+}
+
+void weirpool_detach(weirpool_worker *worker)
+{
+    wp_segment_unmap(&worker->segment);
+    free(worker);
+}
+
+void weirpool_announce(weirpool_worker *worker, enum weirpool_standing standing)
+{
+    static const uint32_t shared[] = {
+        [WEIRPOOL_UP] = WP_UP,
+        [WEIRPOOL_LEAVES] = WP_LEAVES,
+        [WEIRPOOL_INIT_FAILED] = WP_INIT_FAILED,
+    };
+    /* Pairs with the acquire in wp_worker_ended(). */
+    wp_store_release(&worker->segment.records[worker->number].standing, shared[standing]);
+}
+
+/* ---- claiming ---- */
+
+static bool is_halted(const weirpool_worker *worker)
+{
+    return wp_load_seq_cst(&worker->segment.header->stop) == WP_HALT;
+}
+
+/* The look once a second. getppid() would lie where a fork server stands between. */
+static bool is_orphan(weirpool_worker *worker)
+{
+    int64_t now = wp_os_now();
+    if (now - worker->looked_at < WP_LOOK_NS) {
+        return false;
+    }
+    worker->looked_at = now;
+    return wp_os_process_ended(worker->channel.parent);
+}
+
+static int view_payload(const weirpool_worker *worker, struct weirpool_claimed *claimed)
+{
+    const struct wp_slot *slot = worker->slot;
+    claimed->size = slot->payload_size;
+    claimed->payload = slot->payload;
+    if (claimed->size > WP_INLINE_PAYLOAD) {
+        uint64_t at = slot->payload_at;
+        if (at > worker->segment.arena_size || claimed->size > worker->segment.arena_size - at) {
+            return -EPROTO;
+        }
+        claimed->payload = worker->segment.arena + at;
+    }
+    return 0;
+}
+
+static int claim_now(weirpool_worker *worker, struct weirpool_claimed *claimed)
+{
+    if (is_halted(worker)) {
+        return -ESHUTDOWN;
+    }
+    if (is_orphan(worker)) {
+        return -EOWNERDEAD;
+    }
+    uint32_t stop = wp_load_seq_cst(&worker->segment.header->stop); /* before the queue is seen empty */
+    if (!wp_table_claim(&worker->segment, worker->number, &worker->position)) {
+        return stop == WP_RUN ? -EAGAIN : -ESHUTDOWN;
+    }
+    worker->slot = wp_slot_at(&worker->segment, worker->position);
+    wp_look(&worker->segment); /* more work: one more worker */
+    return view_payload(worker, claimed);
+}
+
+int weirpool_claim(weirpool_worker *worker, struct weirpool_claimed *claimed, int64_t deadline)
+{
+    if (wp_forked_since(worker->generation)) {
+        return -ECHILD;
+    }
+    for (;;) {
+        int rc = claim_now(worker, claimed);
+        if (rc != -EAGAIN) {
+            return rc;
+        }
+        int64_t now = wp_os_now();
+        if (now >= deadline) {
+            return deadline <= 0 ? -EAGAIN : -ETIMEDOUT;
+        }
+        int64_t look = now + WP_LOOK_NS;
+        rc = wp_park(&worker->segment, worker->number, look < deadline ? look : deadline);
+        if (rc == -EINTR) {
+            return rc;
+        }
+    }
+}
+
+/* ---- finishing ---- */
+
+/* Wakes whoever of the parent's threads asked for it. */
+static void ring(weirpool_worker *worker)
+{
+    struct wp_header *header = worker->segment.header;
+    /* seq_cst: the done or streaming bit was set before; see wp_address(). */
+    switch (wp_load_seq_cst(&header->addressee)) {
+    case WP_COLLECTOR:
+        wp_os_bell_ring(worker->channel.doorbell);
+        break;
+    case WP_HELPER:
+        wp_fetch_add_seq_cst(&header->helper_bell, 1);
+        wp_os_futex_wake(&header->helper_bell, 1, WP_SHARED);
+        break;
+    default: /* the parent looks before it sleeps */
+        break;
+    }
+}
+
+/* The ring is full: the parent has to make room before the task is done. */
+static void ask_for_draining(weirpool_worker *worker)
+{
+    uint64_t bit = UINT64_C(1) << (worker->number % 64);
+    wp_fetch_or_seq_cst(&worker->segment.header->streaming[worker->number / 64], bit);
+    ring(worker);
+}
+
+static int send(weirpool_worker *worker, const void *data, size_t size)
+{
+    struct wp_stream *stream = &worker->segment.streams[worker->number];
+    while (size > 0) {
+        size_t n = wp_stream_write(stream, data, size);
+        data = (const char *)data + n;
+        size -= n;
+        if (size == 0) {
+            break;
+        }
+        ask_for_draining(worker);
+        if (is_halted(worker)) {
+            return -ESHUTDOWN;
+        }
+        if (is_orphan(worker)) {
+            return -EOWNERDEAD;
+        }
+        (void)wp_stream_wait_for_room(stream, wp_os_now() + WP_LOOK_NS);
+    }
+    return 0;
+}
+
+static int send_through_stream(weirpool_worker *worker, const struct iovec *parts, int count, size_t size)
+{
+    struct wp_stream_head head = {.position = worker->position, .size = size};
+    int rc = send(worker, &head, sizeof head);
+    for (int i = 0; rc == 0 && i < count; i++) {
+        rc = send(worker, parts[i].iov_base, parts[i].iov_len);
+    }
+    return rc;
+}
+
+int wp_deliver(weirpool_worker *worker, const struct iovec *parts, int count)
+{
+    if (wp_forked_since(worker->generation)) {
+        return -ECHILD;
+    }
+    size_t size = wp_parts_size(parts, count);
+    worker->slot->result_size = size;
+    if (size > WP_INLINE_RESULT) {
+        return send_through_stream(worker, parts, count, size);
+    }
+    wp_parts_copy(worker->slot->result, parts, count);
+    return 0;
+}
+
+void wp_complete(weirpool_worker *worker, int status)
+{
+    worker->slot->status = status;
+    worker->slot = NULL;
+    wp_table_finish(&worker->segment, worker->number, worker->position);
+    ring(worker);
+}
+
+int weirpool_finish(weirpool_worker *worker, int status, const struct iovec *parts, int count)
+{
+    int rc = wp_deliver(worker, parts, count);
+    if (rc == 0) {
+        wp_complete(worker, status);
+    }
+    return rc;
+}
+
+/* ---- the C face's loop ---- */
+
+struct weirpool_reply {
+    weirpool_worker *worker;
+    bool answered;
+    int error;
+};
+
+int weirpool_answer(weirpool_reply *reply, const void *data, size_t size)
+{
+    if (reply->answered) {
+        return -EALREADY;
+    }
+    struct iovec part = {.iov_base = (void *)data, .iov_len = size};
+    reply->answered = true;
+    reply->error = wp_deliver(reply->worker, &part, 1);
+    return reply->error;
+}
+
+static int handle(weirpool_worker *worker, const struct weirpool_claimed *task, weirpool_handler *handler,
+                  void *context)
+{
+    weirpool_reply reply = {.worker = worker};
+    int status = handler(task->payload, task->size, &reply, context);
+    if (!reply.answered) {
+        (void)weirpool_answer(&reply, "", 0);
+    }
+    if (reply.error == 0) {
+        wp_complete(worker, status);
+    }
+    return reply.error;
+}
+
+int wp_serve(weirpool_worker *worker, weirpool_handler *handler, void *context)
+{
+    int rc = 0;
+    weirpool_announce(worker, WEIRPOOL_UP);
+    while (rc == 0 || rc == -EINTR) {
+        struct weirpool_claimed task;
+        rc = weirpool_claim(worker, &task, WEIRPOOL_FOREVER);
+        if (rc == 0) {
+            rc = handle(worker, &task, handler, context);
+        }
+    }
+    if (rc == -ESHUTDOWN) {
+        weirpool_announce(worker, WEIRPOOL_LEAVES);
+    }
+    return rc == -ESHUTDOWN ? 0 : rc;
+}

@@ -1,0 +1,21 @@
+/* The worker's side, for crew.c and tests: what weirpool_worker.h has, in smaller steps. */
+#ifndef WP_WORKER_H
+#define WP_WORKER_H
+
+#include "segment.h"
+#include "weirpool_worker.h"
+
+/* As weirpool_attach(), over a mapping that exists already (tests run workers as threads). Takes `segment` over. */
+int wp_worker_open(weirpool_worker **worker, const struct wp_segment *segment, const struct weirpool_channel *channel,
+                   uint32_t number);
+
+/* Puts the result into the claimed slot, or sends it through the stream. weirpool_finish() is this and wp_complete(). */
+int wp_deliver(weirpool_worker *worker, const struct iovec *parts, int count);
+
+/* Says that the claimed task is done. */
+void wp_complete(weirpool_worker *worker, int status);
+
+/* Claims and handles tasks until there is nothing more to do. 0: leave as planned; -EOWNERDEAD: the parent is gone. */
+int wp_serve(weirpool_worker *worker, weirpool_handler *handler, void *context);
+
+#endif

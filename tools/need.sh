@@ -1,0 +1,75 @@
+#!/bin/sh
+# Makes sure of what pip cannot install. What is missing is installed where that can be done without asking (root, on a
+# system with apt); elsewhere one line says what to install.
+#
+# usage: need.sh venv PYTHON FOLDER     a new virtual environment, in place of what was there
+#        need.sh compiler
+#        need.sh headers PYTHON         Python.h
+#        need.sh libcrypto              pkg-config and OpenSSL's headers, for the C example
+#        need.sh debootstrap
+set -eu
+
+# install WHAT PACKAGE...
+install() {
+    what=$1
+    shift
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+        echo "weirpool: $what is missing; install it first (Debian, Ubuntu: apt-get install $*)" >&2
+        exit 1
+    fi
+    echo "weirpool: $what is missing; installing $*" >&2
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get install -qq -y --no-install-recommends "$@" >/dev/null 2>&1 || {
+        apt-get update -qq
+        apt-get install -qq -y --no-install-recommends "$@" >/dev/null
+    }
+}
+
+# package PYTHON SUFFIX: Debian's package beside that interpreter, such as python3.11-dev
+package() {
+    "$1" -c "import sys; print('python%d.%d-$2' % sys.version_info[:2])"
+}
+
+has_compiler() {
+    echo '#include <stdio.h>' | ${CC:-cc} -E -o /dev/null - 2>/dev/null
+}
+
+has_headers() {
+    "$1" -c "import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path('include') + '/Python.h'))"
+}
+
+has_libcrypto() {
+    pkg-config --exists libcrypto 2>/dev/null
+}
+
+case $1 in
+venv)
+    "$2" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+        echo "weirpool: $2 is not Python 3.11 or newer; choose another with make PYTHON=..." >&2
+        exit 1
+    }
+    "$2" -c 'import ensurepip, venv' 2>/dev/null || install 'the venv module' "$(package "$2" venv)"
+    rm -rf "$3"
+    "$2" -m venv "$3"
+    ;;
+compiler)
+    has_compiler || install 'a C compiler' gcc libc6-dev
+    ;;
+headers)
+    has_headers "$2" || install 'Python.h' "$(package "$2" dev)"
+    has_headers "$2" || {
+        echo "weirpool: $2 has no Python.h; choose another interpreter with make PYTHON=..." >&2
+        exit 1
+    }
+    ;;
+libcrypto)
+    has_libcrypto || install 'pkg-config or libcrypto' pkg-config libssl-dev
+    ;;
+debootstrap)
+    command -v debootstrap >/dev/null || install debootstrap debootstrap
+    ;;
+*)
+    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+    ;;
+esac
