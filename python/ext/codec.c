@@ -1,0 +1,200 @@
+/*
+ * Objects to bytes and back, with ForkingPickler's semantics: its extra reducers (which libraries add to at any time),
+ * else copyreg's, and the default protocol.
+ *
+ * Picklers are kept, because making one costs more than a small dump. One that is in use is in nobody's reach: an object
+ * whose __reduce__ submits a task takes another. One that failed, or whose memo has grown, is not kept.
+ */
+#include "ext.h"
+
+#define KEEP_PICKLERS 16
+#define KEEP_BYTES ((size_t)64 * 1024) /* a larger dump may have grown the memo, which never shrinks */
+
+/* What a pickler writes to. `limit` makes a dump that would be dropped anyway stop early. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *chunks;
+    size_t size;
+    size_t limit;
+    int too_large;
+} Sink;
+
+static PyObject *sink_write(PyObject *self, PyObject *chunk)
+{
+    Sink *sink = (Sink *)self;
+    Py_ssize_t size = PyObject_Size(chunk);
+    if (size < 0) {
+        return NULL;
+    }
+    sink->size += (size_t)size;
+    if (sink->size > sink->limit) {
+        sink->too_large = 1;
+        PyErr_SetString(PyExc_BufferError, "larger than the limit");
+        return NULL;
+    }
+    if (PyList_Append(sink->chunks, chunk) < 0) {
+        return NULL;
+    }
+    return PyLong_FromSsize_t(size);
+}
+
+static void sink_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    Py_XDECREF(((Sink *)self)->chunks);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef sink_methods[] = {
+    {"write", sink_write, METH_O, NULL},
+    {NULL},
+};
+
+static PyType_Slot sink_slots[] = {
+    {Py_tp_dealloc, sink_dealloc},
+    {Py_tp_methods, sink_methods},
+    {0, NULL},
+};
+
+PyType_Spec sink_spec = {
+    .name = "weirpool._core.Sink",
+    .basicsize = sizeof(Sink),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = sink_slots,
+};
+
+/* ---- picklers: pairs of a pickler and its sink ---- */
+
+static PyObject *make_pickler(struct state *state)
+{
+    Sink *sink = PyObject_New(Sink, state->sink_type);
+    if (sink == NULL) {
+        return NULL;
+    }
+    sink->chunks = NULL;
+    PyObject *pickler = PyObject_CallOneArg(state->pickler_type, (PyObject *)sink);
+    PyObject *pair = NULL;
+    if (pickler != NULL && PyObject_SetAttrString(pickler, "dispatch_table", state->dispatch_table) == 0) {
+        pair = PyTuple_Pack(2, pickler, (PyObject *)sink);
+    }
+    Py_XDECREF(pickler);
+    Py_DECREF(sink);
+    return pair;
+}
+
+static PyObject *borrow_pickler(struct state *state)
+{
+    Py_ssize_t n = PyList_GET_SIZE(state->idle_picklers);
+    if (n == 0) {
+        return make_pickler(state);
+    }
+    PyObject *pair = Py_NewRef(PyList_GET_ITEM(state->idle_picklers, n - 1));
+    if (PyList_SetSlice(state->idle_picklers, n - 1, n, NULL) < 0) {
+        Py_DECREF(pair);
+        return NULL;
+    }
+    return pair;
+}
+
+/* Steals the reference. */
+static void give_pickler_back(struct state *state, PyObject *pair, size_t size)
+{
+    if (size <= KEEP_BYTES && PyList_GET_SIZE(state->idle_picklers) < KEEP_PICKLERS) {
+        PyObject *cleared = PyObject_CallMethod(PyTuple_GET_ITEM(pair, 0), "clear_memo", NULL);
+        if (cleared == NULL || PyList_Append(state->idle_picklers, pair) < 0) {
+            PyErr_Clear();
+        }
+        Py_XDECREF(cleared);
+    }
+    Py_DECREF(pair);
+}
+
+/* ---- encoding ---- */
+
+void encoded_clear(struct encoded *encoded)
+{
+    for (int i = 0; i < encoded->count; i++) {
+        PyBuffer_Release(&encoded->views[i]);
+    }
+    PyMem_Free(encoded->views);
+    PyMem_Free(encoded->parts);
+    Py_CLEAR(encoded->chunks);
+    *encoded = (struct encoded){0};
+}
+
+/* Makes the chunks readable without the interpreter lock. */
+static int view_chunks(struct encoded *encoded)
+{
+    Py_ssize_t n = PyList_GET_SIZE(encoded->chunks);
+    encoded->views = PyMem_New(Py_buffer, n > 0 ? n : 1);
+    encoded->parts = PyMem_New(struct iovec, n > 0 ? n : 1);
+    if (encoded->views == NULL || encoded->parts == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        Py_buffer *view = &encoded->views[i];
+        if (PyObject_GetBuffer(PyList_GET_ITEM(encoded->chunks, i), view, PyBUF_SIMPLE) < 0) {
+            return -1;
+        }
+        encoded->parts[i] = (struct iovec){.iov_base = view->buf, .iov_len = (size_t)view->len};
+        encoded->size += (size_t)view->len;
+        encoded->count++;
+    }
+    return 0;
+}
+
+static int dump(PyObject *pair, PyObject *object, size_t limit, struct encoded *encoded)
+{
+    Sink *sink = (Sink *)PyTuple_GET_ITEM(pair, 1);
+    sink->chunks = PyList_New(0);
+    sink->size = 0;
+    sink->limit = limit;
+    sink->too_large = 0;
+    PyObject *done = NULL;
+    if (sink->chunks != NULL) {
+        enter_delivery(); /* an object that submits while it is pickled must not wait for the room it is to fill */
+        done = PyObject_CallMethod(PyTuple_GET_ITEM(pair, 0), "dump", "(O)", object);
+        leave_delivery();
+    }
+    encoded->chunks = sink->chunks;
+    sink->chunks = NULL;
+    Py_XDECREF(done);
+    if (done == NULL && sink->too_large) {
+        PyErr_Clear();
+        return 1;
+    }
+    return done != NULL ? 0 : -1;
+}
+
+int encode(struct state *state, PyObject *object, size_t limit, struct encoded *encoded)
+{
+    *encoded = (struct encoded){0};
+    PyObject *pair = borrow_pickler(state);
+    if (pair == NULL) {
+        return -1;
+    }
+    int rc = dump(pair, object, limit, encoded);
+    if (rc == 0) {
+        rc = view_chunks(encoded);
+    }
+    if (rc == 0) {
+        give_pickler_back(state, pair, encoded->size);
+    } else {
+        encoded_clear(encoded);
+        Py_DECREF(pair);
+    }
+    return rc;
+}
+
+PyObject *decode(struct state *state, const void *data, size_t size)
+{
+    PyObject *view = PyMemoryView_FromMemory((char *)data, (Py_ssize_t)size, PyBUF_READ);
+    if (view == NULL) {
+        return NULL;
+    }
+    PyObject *object = PyObject_CallOneArg(state->loads, view);
+    Py_DECREF(view);
+    return object;
+}

@@ -1,0 +1,76 @@
+/* The one place where an error of the core becomes an exception. */
+#include "ext.h"
+
+#include <errno.h>
+
+static PyObject *raise_forked(void)
+{
+    PyErr_SetString(PyExc_RuntimeError, "this pool belongs to the process that created it and cannot be used in a "
+                                        "forked child: create a new pool there");
+    return NULL;
+}
+
+PyObject *raise_error(struct state *state, int rc)
+{
+    switch (-rc) {
+    case ESHUTDOWN:
+        PyErr_SetString(PyExc_RuntimeError, "cannot schedule new futures after shutdown");
+        return NULL;
+    case EPIPE:
+        PyErr_SetString(state->broken_pool,
+                        "A child process terminated abruptly, the process pool is not usable anymore");
+        return NULL;
+    case ECHILD:
+        return raise_forked();
+    case ENOMEM:
+        return PyErr_NoMemory();
+    case EMSGSIZE:
+        PyErr_SetString(PyExc_MemoryError, "the pickled task is larger than the shared memory that the pool could get");
+        return NULL;
+    case EUCLEAN:
+        PyErr_SetString(PyExc_AssertionError, "an invariant of the pool is broken");
+        return NULL;
+    default:
+        errno = -rc;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+}
+
+PyObject *broken_exception(struct state *state, PyObject *cause)
+{
+    return call_support(state, "broken", "(O)", cause != NULL ? cause : Py_None);
+}
+
+#if PY_VERSION_HEX >= 0x030c0000
+
+PyObject *take_exception(void)
+{
+    return PyErr_GetRaisedException();
+}
+
+void restore_exception(PyObject *error)
+{
+    PyErr_SetRaisedException(error);
+}
+
+#else
+
+PyObject *take_exception(void)
+{
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    if (traceback != NULL) {
+        PyException_SetTraceback(error, traceback);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return error;
+}
+
+void restore_exception(PyObject *error)
+{
+    PyErr_Restore(Py_NewRef(Py_TYPE(error)), error, PyException_GetTraceback(error));
+}
+
+#endif

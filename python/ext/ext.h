@@ -1,0 +1,135 @@
+/*
+ * What the files of the extension share. The extension only translates: objects to bytes, results to futures, errors
+ * to exceptions. Everything here runs with the interpreter lock held, unless a comment says otherwise.
+ */
+#ifndef WEIRPOOL_EXT_H
+#define WEIRPOOL_EXT_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "weirpool.h"
+#include "weirpool_worker.h"
+
+/* ---- module.c ---- */
+
+struct state {
+    PyTypeObject *engine_type;
+    PyTypeObject *future_type;
+    PyTypeObject *handle_type;
+    PyTypeObject *sink_type;
+    PyTypeObject *worker_type;
+    PyObject *base_future;     /* concurrent.futures.Future */
+    PyObject *condition_type;  /* threading.Condition */
+    PyObject *cancelled_error; /* concurrent.futures.CancelledError */
+    PyObject *broken_pool;     /* concurrent.futures.process.BrokenProcessPool */
+    PyObject *state_names[4];  /* the strings of concurrent.futures._base, by enum future_state */
+    PyObject *cancelled_name;  /* plain CANCELLED, which a future of ours never shows */
+    PyObject *loads;           /* pickle.loads */
+    PyObject *pickler_type;    /* _pickle.Pickler */
+    PyObject *dispatch_table;  /* ForkingPickler's: its extra reducers, else copyreg's */
+    PyObject *idle_picklers;   /* a list: picklers that nobody uses at the moment */
+    PyObject *support;         /* the module weirpool._support */
+};
+
+extern struct PyModuleDef weirpool_module;
+
+/* The state, from an instance of any type of this module. */
+struct state *state_of(PyObject *self);
+
+/* Calls a function of weirpool._support. */
+PyObject *call_support(struct state *state, const char *name, const char *format, ...);
+
+/* ---- waiting ---- */
+
+/* Slices in which the main thread waits, so that a signal that came just before the wait is noticed. */
+int64_t wait_slice(int64_t deadline);
+
+/* A timeout in seconds (a number, or None) as a deadline. -1 with an exception set. */
+int parse_timeout(PyObject *timeout, int64_t *deadline);
+
+/* Was a wait cut short without the deadline having passed? */
+int is_early(int rc, int64_t deadline);
+
+/* ---- errors.c ---- */
+
+/* Raises what a -errno of the core means for a user; returns NULL. `pool` may be NULL. */
+PyObject *raise_error(struct state *state, int rc);
+
+/* Takes the exception that is set, with its traceback; gives it back. restore_exception() steals the reference. */
+PyObject *take_exception(void);
+void restore_exception(PyObject *error);
+
+/* The exception that a task ends with when its pool broke. `cause` is a text or NULL. */
+PyObject *broken_exception(struct state *state, PyObject *cause);
+
+/* ---- codec.c ---- */
+
+extern PyType_Spec sink_spec;
+
+/* What a pickler wrote: chunks that are referred to, not copied. */
+struct encoded {
+    PyObject *chunks; /* a list of bytes-like objects */
+    Py_buffer *views;
+    struct iovec *parts;
+    int count;
+    size_t size;
+};
+
+/* Pickles with ForkingPickler's semantics. -1: exception set. 1: larger than `limit` bytes, nothing was encoded. */
+int encode(struct state *state, PyObject *object, size_t limit, struct encoded *encoded);
+void encoded_clear(struct encoded *encoded);
+
+/* Unpickles a copy of the bytes. */
+PyObject *decode(struct state *state, const void *data, size_t size);
+
+/* ---- executor.c ---- */
+
+extern PyType_Spec engine_spec;
+
+typedef struct {
+    PyObject_HEAD
+    weirpool *pool;
+    PyObject *start_worker; /* called when one more worker is wanted */
+    PyObject *cause;        /* why the pool broke, a text; NULL: a worker died */
+} Engine;
+
+/* Is this thread inside a callback or a submit of its own, so that it must not wait at the gate? */
+void enter_delivery(void);
+void leave_delivery(void);
+
+/* Breaks the pool because a result cannot be decoded. */
+void engine_break(Engine *engine, PyObject *cause);
+
+/* ---- future.c ---- */
+
+extern PyType_Spec future_spec;
+extern PyType_Spec handle_spec;
+
+/* FOLLOWS: what its task is. CANCELLED stands for CANCELLED_AND_NOTIFIED: ours is always both. */
+enum future_state { PENDING, RUNNING, FINISHED, CANCELLED, FOLLOWS };
+
+/* Owns a task; keeps the engine that it belongs to. */
+typedef struct {
+    PyObject_HEAD
+    Engine *engine;
+    weirpool_task *task; /* NULL: never submitted */
+} Handle;
+
+/* Sets future_spec up for this interpreter's base class. Returns the type. */
+PyObject *make_future_type(PyObject *module, PyObject *base);
+
+PyObject *future_new(struct state *state, Engine *engine);
+weirpool_task **future_task(PyObject *future);
+
+/* Ends a future that was never submitted. Takes no reference. */
+void future_fail(PyObject *future, PyObject *exception);
+
+/* Tells a taken task's future, which the flight's reference keeps; drops that reference. */
+void future_tell(Engine *engine, weirpool_task *task);
+
+/* ---- worker.c ---- */
+
+extern PyType_Spec worker_spec;
+
+#endif

@@ -1,0 +1,739 @@
+/*
+ * The Future: a subclass of concurrent.futures.Future that follows its task in the core and keeps nothing of its own
+ * until somebody asks. `_condition`, `_waiters` and `_done_callbacks` come into being when they are looked at; what the
+ * base class inherits from there (set_result, __repr__, the functions wait() and as_completed()) works on them.
+ *
+ * Its state follows the task while it is FOLLOWS. Where a condition exists, the state changes only while it is held
+ * (future_tell), because wait() counts states under it; done() and result() look at the task itself and need not wait
+ * for that.
+ *
+ * It has no dealloc or traverse of its own: those of its base would restart at its type. Members do the work, and the
+ * task is owned by a Handle.
+ */
+#include "ext.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <structmember.h>
+#include <unistd.h>
+
+struct future {
+    PyObject *handle;
+    PyObject *result;
+    PyObject *exception;
+    PyObject *condition;
+    PyObject *waiters;
+    PyObject *callbacks;
+    unsigned long decoder; /* the thread that decodes at this moment; 0: none */
+    unsigned char state;
+    unsigned char told;
+    unsigned char decoded;
+};
+
+/* Where our fields lie in an instance: behind those of the base class, whose size differs between versions. */
+static Py_ssize_t fields_at;
+
+static struct future *fields(PyObject *self)
+{
+    return (struct future *)(void *)((char *)self + fields_at);
+}
+
+/* ---- handles ---- */
+
+static void handle_dealloc(PyObject *self)
+{
+    Handle *handle = (Handle *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    /* A task in flight keeps its future and so its handle: only in a forked child can it be met here. */
+    weirpool *pool = handle->engine != NULL ? handle->engine->pool : NULL;
+    if (handle->task != NULL && (pool == NULL || weirpool_phase(pool, handle->task) == WEIRPOOL_TAKEN)) {
+        weirpool_release(pool, handle->task);
+    }
+    Py_XDECREF(handle->engine);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyType_Slot handle_slots[] = {
+    {Py_tp_dealloc, handle_dealloc},
+    {0, NULL},
+};
+
+PyType_Spec handle_spec = {
+    .name = "weirpool._core.Handle",
+    .basicsize = sizeof(Handle),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = handle_slots,
+};
+
+static Handle *handle_of(PyObject *self)
+{
+    return (Handle *)fields(self)->handle;
+}
+
+static weirpool_task *task_of(PyObject *self)
+{
+    Handle *handle = handle_of(self);
+    return handle != NULL ? handle->task : NULL;
+}
+
+static weirpool *pool_of(PyObject *self)
+{
+    return handle_of(self)->engine->pool;
+}
+
+weirpool_task **future_task(PyObject *future)
+{
+    return &handle_of(future)->task;
+}
+
+PyObject *future_new(struct state *state, Engine *engine)
+{
+    PyObject *self = state->future_type->tp_alloc(state->future_type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    Handle *handle = PyObject_New(Handle, state->handle_type);
+    if (handle == NULL) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    handle->engine = (Engine *)Py_NewRef((PyObject *)engine);
+    handle->task = NULL;
+    fields(self)->handle = (PyObject *)handle;
+    fields(self)->state = FOLLOWS;
+    return self;
+}
+
+/* ---- the state ---- */
+
+static int is_taken(PyObject *self)
+{
+    weirpool_task *task = task_of(self);
+    return task != NULL && weirpool_phase(pool_of(self), task) == WEIRPOOL_TAKEN;
+}
+
+/* Ends FOLLOWS: the task is taken. */
+static void resolve(PyObject *self)
+{
+    struct future *f = fields(self);
+    if (f->state == FOLLOWS) {
+        struct weirpool_completion end;
+        weirpool_describe(task_of(self), &end);
+        f->state = end.error == -ECANCELED ? CANCELLED : FINISHED;
+    }
+}
+
+static enum future_state current_state(PyObject *self)
+{
+    struct future *f = fields(self);
+    if (f->state != FOLLOWS || task_of(self) == NULL) {
+        return f->state != FOLLOWS ? f->state : PENDING;
+    }
+    enum weirpool_phase phase = weirpool_phase(pool_of(self), task_of(self));
+    if (phase == WEIRPOOL_TAKEN && f->condition == NULL) {
+        resolve(self);
+        return f->state;
+    }
+    return phase == WEIRPOOL_WAITING ? PENDING : RUNNING;
+}
+
+/* Has it ended, whoever has been told? */
+static int has_ended(PyObject *self)
+{
+    enum future_state state = fields(self)->state;
+    return state == FINISHED || state == CANCELLED || (state == FOLLOWS && is_taken(self));
+}
+
+static int was_cancelled(PyObject *self)
+{
+    struct future *f = fields(self);
+    if (f->state == FOLLOWS && is_taken(self)) {
+        struct weirpool_completion end;
+        weirpool_describe(task_of(self), &end);
+        return end.error == -ECANCELED;
+    }
+    return f->state == CANCELLED;
+}
+
+static PyObject *get_state(PyObject *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(state_of(self)->state_names[current_state(self)]);
+}
+
+static int set_state(PyObject *self, PyObject *name, void *Py_UNUSED(closure))
+{
+    struct state *state = state_of(self);
+    static const enum future_state states[] = {PENDING, RUNNING, FINISHED, CANCELLED};
+    for (size_t i = 0; name != NULL && i < sizeof states / sizeof *states; i++) {
+        int same = PyObject_RichCompareBool(name, state->state_names[states[i]], Py_EQ);
+        if (same != 0) {
+            fields(self)->state = states[i];
+            return same < 0 ? -1 : 0;
+        }
+    }
+    if (name != NULL && PyObject_RichCompareBool(name, state->cancelled_name, Py_EQ) == 1) {
+        fields(self)->state = CANCELLED;
+        return 0;
+    }
+    PyErr_SetString(PyExc_ValueError, "_state must be one of the states of concurrent.futures");
+    return -1;
+}
+
+/* ---- what the base class finds when it looks ---- */
+
+/* Declares interest in the task's end. Where it came too late the future is resolved. */
+static void declare(PyObject *self, unsigned interest)
+{
+    weirpool_task *task = task_of(self);
+    if (fields(self)->state == FOLLOWS && task != NULL && !weirpool_interest(task, interest)) {
+        resolve(self);
+    }
+}
+
+static PyObject *get_condition(PyObject *self, void *Py_UNUSED(closure))
+{
+    struct future *f = fields(self);
+    if (f->condition == NULL) {
+        PyObject *condition = PyObject_CallNoArgs(state_of(self)->condition_type);
+        if (condition == NULL) {
+            return NULL;
+        }
+        if (f->condition != NULL) { /* made by another thread meanwhile */
+            Py_DECREF(condition);
+        } else {
+            declare(self, WEIRPOOL_WATCHED);
+            f->condition = condition;
+        }
+    }
+    return Py_NewRef(f->condition);
+}
+
+static PyObject *get_waiters(PyObject *self, void *Py_UNUSED(closure))
+{
+    struct future *f = fields(self);
+    if (f->waiters == NULL) {
+        f->waiters = PyList_New(0);
+    }
+    return Py_XNewRef(f->waiters);
+}
+
+static PyObject *get_callbacks(PyObject *self, void *Py_UNUSED(closure))
+{
+    struct future *f = fields(self);
+    if (f->callbacks == NULL) {
+        f->callbacks = PyList_New(0);
+        declare(self, WEIRPOOL_HOLDS);
+    }
+    return Py_XNewRef(f->callbacks);
+}
+
+/* Once nothing can change any more the engine, with its descriptors and its memory, need not live on for this future. */
+static void let_engine_go(PyObject *self)
+{
+    struct future *f = fields(self);
+    if (f->told && (f->decoded || f->state == CANCELLED)) {
+        Py_CLEAR(handle_of(self)->engine);
+    }
+}
+
+/* ---- decoding ---- */
+
+static int must_leave_the_bytes(void)
+{
+    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_MemoryError) ||
+           PyErr_ExceptionMatches(PyExc_RecursionError);
+}
+
+/* The result cannot be decoded: as in the standard library, that breaks the pool. */
+static PyObject *break_by_decoding(PyObject *self)
+{
+    struct state *state = state_of(self);
+    PyObject *error = take_exception();
+    PyObject *cause = call_support(state, "format_cause", "(O)", error);
+    PyObject *exception = cause != NULL ? broken_exception(state, cause) : NULL;
+    if (exception != NULL) {
+        engine_break(handle_of(self)->engine, cause);
+    }
+    Py_XDECREF(cause);
+    Py_DECREF(error);
+    return exception;
+}
+
+static PyObject *no_memory_exception(size_t size)
+{
+    PyObject *text = PyUnicode_FromFormat("no memory for a result of %zu bytes", size);
+    PyObject *exception = text != NULL ? PyObject_CallOneArg(PyExc_MemoryError, text) : NULL;
+    Py_XDECREF(text);
+    return exception;
+}
+
+/* Sets exactly one of the two. -1: an exception of the asker's; the bytes are left. */
+static int decode_end(PyObject *self, PyObject **result, PyObject **exception)
+{
+    struct state *state = state_of(self);
+    struct weirpool_completion end;
+    weirpool_describe(task_of(self), &end);
+    if (end.error == -ENOMEM) {
+        *exception = no_memory_exception(end.result_size);
+    } else if (end.error != 0) {
+        *exception = broken_exception(state, handle_of(self)->engine->cause);
+    } else {
+        PyObject *value = decode(state, end.result, end.result_size);
+        if (value == NULL && must_leave_the_bytes()) {
+            return -1;
+        }
+        if (value == NULL) {
+            *exception = break_by_decoding(self);
+        } else if (end.status != 0) {
+            *exception = value;
+        } else {
+            *result = value;
+        }
+    }
+    return *result != NULL || *exception != NULL ? 0 : -1;
+}
+
+static void pause_a_moment(void)
+{
+    Py_BEGIN_ALLOW_THREADS
+    usleep(1000);
+    Py_END_ALLOW_THREADS
+}
+
+/* Another thread decodes: let it finish. A thread that asks for a result from within its own decoding goes on. */
+static int wait_for_decoder(struct future *f)
+{
+    while (f->decoder != 0 && f->decoder != PyThread_get_thread_ident()) {
+        pause_a_moment();
+        if (PyErr_CheckSignals() < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Once, in the thread that asks. Its outcome lies in `result` or `exception` afterwards. */
+static int ensure_decoded(PyObject *self)
+{
+    struct future *f = fields(self);
+    if (f->state != FOLLOWS && f->state != FINISHED) {
+        return 0;
+    }
+    if (!f->decoded && wait_for_decoder(f) < 0) {
+        return -1;
+    }
+    if (f->decoded || task_of(self) == NULL || !is_taken(self)) {
+        return 0;
+    }
+    PyObject *result = NULL, *exception = NULL;
+    f->decoder = PyThread_get_thread_ident();
+    int rc = decode_end(self, &result, &exception);
+    f->decoder = 0;
+    if (rc == 0 && !f->decoded) {
+        f->decoded = 1;
+        f->result = result;
+        f->exception = exception;
+        weirpool_drop_result(task_of(self));
+        let_engine_go(self);
+        return 0;
+    }
+    Py_XDECREF(result);
+    Py_XDECREF(exception);
+    return rc;
+}
+
+static PyObject *get_outcome(PyObject *self, PyObject **field)
+{
+    if (has_ended(self) && ensure_decoded(self) < 0) {
+        return NULL;
+    }
+    return Py_NewRef(*field != NULL ? *field : Py_None);
+}
+
+static PyObject *get_result(PyObject *self, void *Py_UNUSED(closure))
+{
+    return get_outcome(self, &fields(self)->result);
+}
+
+static PyObject *get_exception(PyObject *self, void *Py_UNUSED(closure))
+{
+    return get_outcome(self, &fields(self)->exception);
+}
+
+static int set_outcome(PyObject *self, PyObject **field, PyObject *value)
+{
+    fields(self)->decoded = 1;
+    Py_XSETREF(*field, value == Py_None ? NULL : Py_XNewRef(value));
+    return 0;
+}
+
+static int set_result(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    return set_outcome(self, &fields(self)->result, value);
+}
+
+static int set_exception(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    return set_outcome(self, &fields(self)->exception, value);
+}
+
+/* ---- telling ---- */
+
+static int call_method(PyObject *object, const char *name)
+{
+    PyObject *done = PyObject_CallMethod(object, name, NULL);
+    Py_XDECREF(done);
+    return done != NULL ? 0 : -1;
+}
+
+static const char *news_for_waiters(PyObject *self)
+{
+    struct weirpool_completion end;
+    if (fields(self)->state == CANCELLED) {
+        return "add_cancelled";
+    }
+    weirpool_describe(task_of(self), &end);
+    return end.error != 0 || end.status != 0 ? "add_exception" : "add_result";
+}
+
+/* The condition is held. */
+static void notify(PyObject *self)
+{
+    struct future *f = fields(self);
+    for (Py_ssize_t i = 0; f->waiters != NULL && i < PyList_GET_SIZE(f->waiters); i++) {
+        PyObject *waiter = Py_NewRef(PyList_GET_ITEM(f->waiters, i));
+        PyObject *done = PyObject_CallMethod(waiter, news_for_waiters(self), "(O)", self);
+        if (done == NULL) {
+            PyErr_WriteUnraisable(waiter);
+        }
+        Py_XDECREF(done);
+        Py_DECREF(waiter);
+    }
+    if (call_method(f->condition, "notify_all") < 0) {
+        PyErr_WriteUnraisable(self);
+    }
+}
+
+static int log_callback_error(PyObject *self)
+{
+    PyObject *error = take_exception();
+    PyObject *logged = call_support(state_of(self), "log_callback_error", "(OO)", self, error);
+    if (logged == NULL) {
+        PyErr_WriteUnraisable(self);
+    }
+    Py_XDECREF(logged);
+    Py_DECREF(error);
+    return 0;
+}
+
+/* An Exception is logged. Anything else, Ctrl-C for one, is passed on: -1. */
+static int run_callback(PyObject *self, PyObject *callback)
+{
+    enter_delivery();
+    PyObject *done = PyObject_CallOneArg(callback, self);
+    leave_delivery();
+    Py_XDECREF(done);
+    if (done == NULL && PyErr_ExceptionMatches(PyExc_Exception)) {
+        return log_callback_error(self);
+    }
+    return done != NULL ? 0 : -1;
+}
+
+static int run_callbacks(PyObject *self)
+{
+    struct future *f = fields(self);
+    PyObject *callbacks = f->callbacks;
+    int rc = 0;
+    f->told = 1;
+    f->callbacks = NULL;
+    for (Py_ssize_t i = 0; rc == 0 && callbacks != NULL && i < PyList_GET_SIZE(callbacks); i++) {
+        PyObject *callback = Py_NewRef(PyList_GET_ITEM(callbacks, i));
+        rc = run_callback(self, callback);
+        Py_DECREF(callback);
+    }
+    Py_XDECREF(callbacks);
+    return rc;
+}
+
+/* Makes the end of the task the future's, seen by whoever waits on its condition. */
+static void announce(PyObject *self)
+{
+    struct future *f = fields(self);
+    if (f->condition == NULL || call_method(f->condition, "acquire") < 0) {
+        PyErr_Clear();
+        resolve(self);
+        return;
+    }
+    if (f->state == FOLLOWS) {
+        resolve(self);
+        notify(self);
+    }
+    if (call_method(f->condition, "release") < 0) {
+        PyErr_WriteUnraisable(self);
+    }
+}
+
+void future_tell(Engine *engine, weirpool_task *task)
+{
+    struct weirpool_completion end;
+    weirpool_describe(task, &end);
+    PyObject *self = end.user;
+    announce(self);
+    if (run_callbacks(self) < 0) {
+        log_callback_error(self); /* nobody here to pass it on to */
+    }
+    weirpool_told(engine->pool, task);
+    if (end.error != 0 && ensure_decoded(self) < 0) {
+        PyErr_Clear(); /* whoever asks will see it */
+    }
+    let_engine_go(self);
+    Py_DECREF(self); /* the flight's reference */
+}
+
+void future_fail(PyObject *self, PyObject *exception)
+{
+    struct future *f = fields(self);
+    f->exception = Py_NewRef(exception);
+    f->decoded = 1;
+    f->told = 1;
+    f->state = FINISHED;
+    let_engine_go(self);
+}
+
+/* ---- methods ---- */
+
+static int timed_out(int rc)
+{
+    return rc == -ETIMEDOUT || rc == -EAGAIN;
+}
+
+/* Waits until the task is taken. -1: exception set. */
+static int wait_for_end(PyObject *self, int64_t deadline)
+{
+    while (!has_ended(self)) {
+        weirpool_task *task = task_of(self);
+        weirpool *pool = pool_of(self);
+        int64_t slice = wait_slice(deadline);
+        int rc;
+        Py_BEGIN_ALLOW_THREADS
+        rc = weirpool_wait(pool, task, slice);
+        Py_END_ALLOW_THREADS
+        if (is_early(rc, deadline)) {
+            if (PyErr_CheckSignals() < 0) {
+                return -1;
+            }
+        } else if (timed_out(rc)) {
+            PyErr_SetNone(PyExc_TimeoutError);
+            return -1;
+        } else if (rc != 0) {
+            raise_error(state_of(self), rc);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Waits, refuses a cancelled future, decodes. -1: exception set. */
+static int await_outcome(PyObject *self, PyObject *args, PyObject *kwargs, const char *format)
+{
+    static char *names[] = {"timeout", NULL};
+    PyObject *timeout = NULL;
+    int64_t deadline;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, format, names, &timeout)) {
+        return -1;
+    }
+    if (!has_ended(self) && (parse_timeout(timeout, &deadline) < 0 || wait_for_end(self, deadline) < 0)) {
+        return -1;
+    }
+    if (was_cancelled(self)) {
+        PyErr_SetNone(state_of(self)->cancelled_error);
+        return -1;
+    }
+    return ensure_decoded(self);
+}
+
+static PyObject *future_result(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    if (await_outcome(self, args, kwargs, "|O:result") < 0) {
+        return NULL;
+    }
+    PyObject *exception = fields(self)->exception;
+    if (exception == NULL) {
+        PyObject *result = fields(self)->result;
+        return Py_NewRef(result != NULL ? result : Py_None);
+    }
+    if (PyExceptionInstance_Check(exception)) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+    } else {
+        PyErr_SetString(PyExc_TypeError, "exceptions must derive from BaseException");
+    }
+    return NULL;
+}
+
+static PyObject *future_exception(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    if (await_outcome(self, args, kwargs, "|O:exception") < 0) {
+        return NULL;
+    }
+    PyObject *exception = fields(self)->exception;
+    return Py_NewRef(exception != NULL ? exception : Py_None);
+}
+
+static PyObject *future_done(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(has_ended(self));
+}
+
+static PyObject *future_cancelled(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(was_cancelled(self));
+}
+
+static PyObject *future_running(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(!has_ended(self) && current_state(self) == RUNNING);
+}
+
+/* Takes the task back, under the condition if there is one. 0, -errno, or 1 with an exception set. */
+static int withdraw(PyObject *self)
+{
+    struct future *f = fields(self);
+    PyObject *condition = Py_XNewRef(f->condition);
+    if (condition != NULL && call_method(condition, "acquire") < 0) {
+        Py_DECREF(condition);
+        return 1;
+    }
+    int rc = weirpool_withdraw(pool_of(self), task_of(self));
+    if (rc == 0) {
+        f->state = CANCELLED;
+        if (condition != NULL) {
+            notify(self);
+        }
+    }
+    if (condition != NULL && call_method(condition, "release") < 0) {
+        PyErr_WriteUnraisable(self);
+    }
+    Py_XDECREF(condition);
+    return rc;
+}
+
+static PyObject *future_cancel(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (has_ended(self) || task_of(self) == NULL) {
+        return PyBool_FromLong(was_cancelled(self));
+    }
+    int rc = withdraw(self);
+    if (rc == -EBUSY) {
+        return PyBool_FromLong(was_cancelled(self));
+    }
+    if (rc != 0) {
+        return rc < 0 ? raise_error(state_of(self), rc) : NULL;
+    }
+    rc = run_callbacks(self);
+    weirpool_told(pool_of(self), task_of(self));
+    let_engine_go(self);
+    Py_DECREF(self); /* the flight's reference */
+    return rc == 0 ? Py_NewRef(Py_True) : NULL;
+}
+
+static PyObject *future_add_done_callback(PyObject *self, PyObject *callback)
+{
+    struct future *f = fields(self);
+    int waits_for_telling = f->callbacks != NULL && !f->told;
+    if (!waits_for_telling && !has_ended(self)) {
+        PyObject *list = get_callbacks(self, NULL);
+        Py_XDECREF(list);
+        if (list == NULL) {
+            return NULL;
+        }
+        waits_for_telling = f->state == FOLLOWS; /* else it has ended just now */
+    }
+    int rc = waits_for_telling ? PyList_Append(f->callbacks, callback) : run_callback(self, callback);
+    return rc == 0 ? Py_NewRef(Py_None) : NULL;
+}
+
+static PyObject *future_reduce(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
+{
+    PyErr_SetString(PyExc_TypeError, "cannot pickle 'Future' object");
+    return NULL;
+}
+
+/* ---- the type ---- */
+
+#define SIGNATURE_TIMEOUT "($self, /, timeout=None)\n--\n\n"
+
+static PyMethodDef future_methods[] = {
+    {"result", (PyCFunction)(void (*)(void))future_result, METH_VARARGS | METH_KEYWORDS,
+     "result" SIGNATURE_TIMEOUT
+     "Return what the call returned, waiting up to timeout seconds for it (None: without limit).\n\n"
+     "Raises what the call raised; TimeoutError; CancelledError if the future was cancelled;\n"
+     "BrokenProcessPool if a worker died. Any thread may call it. As concurrent.futures.Future.result."},
+    {"exception", (PyCFunction)(void (*)(void))future_exception, METH_VARARGS | METH_KEYWORDS,
+     "exception" SIGNATURE_TIMEOUT
+     "Return the exception that the call raised, or None, waiting up to timeout seconds.\n\n"
+     "Raises TimeoutError, or CancelledError if the future was cancelled."},
+    {"done", future_done, METH_NOARGS, "done($self, /)\n--\n\nTrue if the call has finished or was cancelled."},
+    {"cancelled", future_cancelled, METH_NOARGS, "cancelled($self, /)\n--\n\nTrue if the call was cancelled."},
+    {"running", future_running, METH_NOARGS,
+     "running($self, /)\n--\n\nTrue while a worker executes the call, and only then."},
+    {"cancel", future_cancel, METH_NOARGS,
+     "cancel($self, /)\n--\n\n"
+     "Cancel the call if no worker has started it, and run the done-callbacks.\n\n"
+     "Returns True if it is cancelled, False if it runs or has finished."},
+    {"add_done_callback", future_add_done_callback, METH_O,
+     "add_done_callback($self, fn, /)\n--\n\n"
+     "Call fn(future) when the call has finished or was cancelled; at once if it has.\n\n"
+     "Callbacks run in the order in which they were added, in a thread of this process. An exception that one raises\n"
+     "is logged. The task counts as outstanding until they have run; a callback may submit, also to a full pool."},
+    {"__reduce__", future_reduce, METH_NOARGS, NULL},
+    {NULL},
+};
+
+static PyGetSetDef future_getset[] = {
+    {"_state", get_state, set_state, NULL, NULL},
+    {"_result", get_result, set_result, NULL, NULL},
+    {"_exception", get_exception, set_exception, NULL, NULL},
+    {"_condition", get_condition, NULL, NULL, NULL},
+    {"_waiters", get_waiters, NULL, NULL, NULL},
+    {"_done_callbacks", get_callbacks, NULL, NULL, NULL},
+    {NULL},
+};
+
+/* Writable and of type T_OBJECT_EX: only such members are cleared and visited by the base's dealloc and traverse. */
+static PyMemberDef future_members[] = {
+    {"_own_handle", T_OBJECT_EX, offsetof(struct future, handle), 0, NULL},
+    {"_own_result", T_OBJECT_EX, offsetof(struct future, result), 0, NULL},
+    {"_own_exception", T_OBJECT_EX, offsetof(struct future, exception), 0, NULL},
+    {"_own_condition", T_OBJECT_EX, offsetof(struct future, condition), 0, NULL},
+    {"_own_waiters", T_OBJECT_EX, offsetof(struct future, waiters), 0, NULL},
+    {"_own_callbacks", T_OBJECT_EX, offsetof(struct future, callbacks), 0, NULL},
+    {NULL},
+};
+
+static PyType_Slot future_slots[] = {
+    {Py_tp_methods, future_methods},
+    {Py_tp_getset, future_getset},
+    {Py_tp_members, future_members},
+    {Py_tp_doc, "The result of a call that a worker process executes: a concurrent.futures.Future."},
+    {0, NULL},
+};
+
+PyType_Spec future_spec = {
+    .name = "weirpool._core.Future",
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = future_slots,
+};
+
+PyObject *make_future_type(PyObject *module, PyObject *base)
+{
+    Py_ssize_t size = ((PyTypeObject *)base)->tp_basicsize;
+    if (fields_at == 0) {
+        fields_at = size;
+        for (PyMemberDef *member = future_members; member->name != NULL; member++) {
+            member->offset += fields_at;
+        }
+    }
+    future_spec.basicsize = (int)(fields_at + (Py_ssize_t)sizeof(struct future));
+    return PyType_FromModuleAndSpec(module, &future_spec, base);
+}

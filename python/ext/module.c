@@ -1,0 +1,233 @@
+/* The module: its state, its types, and what the other files share. */
+#include "ext.h"
+
+#include <errno.h>
+#include <math.h>
+
+#define NS_PER_S 1e9
+#define SLICE_NS INT64_C(50000000)
+
+struct state *state_of(PyObject *self)
+{
+    return PyType_GetModuleState(Py_TYPE(self));
+}
+
+PyObject *call_support(struct state *state, const char *name, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    PyObject *args = Py_VaBuildValue(format, arguments);
+    va_end(arguments);
+    PyObject *function = args != NULL ? PyObject_GetAttrString(state->support, name) : NULL;
+    PyObject *result = function != NULL ? PyObject_CallObject(function, args) : NULL;
+    Py_XDECREF(function);
+    Py_XDECREF(args);
+    return result;
+}
+
+/* ---- waiting ---- */
+
+static int is_main_thread(void)
+{
+    PyObject *threading = PyImport_ImportModule("threading");
+    PyObject *main = threading != NULL ? PyObject_CallMethod(threading, "main_thread", NULL) : NULL;
+    PyObject *ident = main != NULL ? PyObject_GetAttrString(main, "ident") : NULL;
+    int is_main = ident != NULL && PyLong_Check(ident) && PyLong_AsUnsignedLong(ident) == PyThread_get_thread_ident();
+    PyErr_Clear();
+    Py_XDECREF(ident);
+    Py_XDECREF(main);
+    Py_XDECREF(threading);
+    return is_main;
+}
+
+int64_t wait_slice(int64_t deadline)
+{
+    if (!is_main_thread()) {
+        return deadline;
+    }
+    int64_t slice = weirpool_deadline(SLICE_NS);
+    return slice < deadline ? slice : deadline;
+}
+
+int is_early(int rc, int64_t deadline)
+{
+    return rc == -EINTR || ((rc == -ETIMEDOUT || rc == -EAGAIN) && weirpool_deadline(0) < deadline);
+}
+
+int parse_timeout(PyObject *timeout, int64_t *deadline)
+{
+    if (timeout == NULL || timeout == Py_None) {
+        *deadline = WEIRPOOL_FOREVER;
+        return 0;
+    }
+    double seconds = PyFloat_AsDouble(timeout);
+    if (seconds == -1.0 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (isnan(seconds)) {
+        PyErr_SetString(PyExc_ValueError, "timeout must be a number, not NaN");
+        return -1;
+    }
+    if (seconds <= 0) {
+        *deadline = WEIRPOOL_NOW;
+    } else {
+        *deadline = seconds * NS_PER_S >= (double)INT64_MAX ? WEIRPOOL_FOREVER
+                                                            : weirpool_deadline((int64_t)(seconds * NS_PER_S));
+    }
+    return 0;
+}
+
+/* ---- setting up ---- */
+
+static PyObject *import_attribute(const char *module_name, const char *name)
+{
+    PyObject *module = PyImport_ImportModule(module_name);
+    PyObject *value = module != NULL ? PyObject_GetAttrString(module, name) : NULL;
+    Py_XDECREF(module);
+    return value;
+}
+
+static int import_all(struct state *state)
+{
+    const struct {
+        PyObject **where;
+        const char *module;
+        const char *name;
+    } wanted[] = {
+        {&state->base_future, "concurrent.futures", "Future"},
+        {&state->condition_type, "threading", "Condition"},
+        {&state->cancelled_error, "concurrent.futures", "CancelledError"},
+        {&state->broken_pool, "concurrent.futures.process", "BrokenProcessPool"},
+        {&state->state_names[PENDING], "concurrent.futures._base", "PENDING"},
+        {&state->state_names[RUNNING], "concurrent.futures._base", "RUNNING"},
+        {&state->state_names[FINISHED], "concurrent.futures._base", "FINISHED"},
+        {&state->state_names[CANCELLED], "concurrent.futures._base", "CANCELLED_AND_NOTIFIED"},
+        {&state->cancelled_name, "concurrent.futures._base", "CANCELLED"},
+        {&state->loads, "pickle", "loads"},
+        {&state->pickler_type, "_pickle", "Pickler"},
+    };
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        *wanted[i].where = import_attribute(wanted[i].module, wanted[i].name);
+        if (*wanted[i].where == NULL) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* The mapping that a ForkingPickler makes for each dump; both of its parts are live. */
+static PyObject *make_dispatch_table(void)
+{
+    PyObject *forking = import_attribute("multiprocessing.reduction", "ForkingPickler");
+    PyObject *chain = import_attribute("collections", "ChainMap");
+    PyObject *copyreg = import_attribute("copyreg", "dispatch_table");
+    PyObject *extra = forking != NULL ? PyObject_GetAttrString(forking, "_extra_reducers") : NULL;
+    PyObject *table = NULL;
+    if (extra != NULL && chain != NULL && copyreg != NULL) {
+        table = PyObject_CallFunctionObjArgs(chain, extra, copyreg, NULL);
+    }
+    Py_XDECREF(forking);
+    Py_XDECREF(chain);
+    Py_XDECREF(copyreg);
+    Py_XDECREF(extra);
+    return table;
+}
+
+static PyTypeObject *add_type(PyObject *module, PyObject *type)
+{
+    if (type != NULL && PyModule_AddType(module, (PyTypeObject *)type) < 0) {
+        Py_CLEAR(type);
+    }
+    return (PyTypeObject *)type;
+}
+
+static int add_types(PyObject *module, struct state *state)
+{
+    state->engine_type = add_type(module, PyType_FromModuleAndSpec(module, &engine_spec, NULL));
+    state->handle_type = add_type(module, PyType_FromModuleAndSpec(module, &handle_spec, NULL));
+    state->sink_type = add_type(module, PyType_FromModuleAndSpec(module, &sink_spec, NULL));
+    state->worker_type = add_type(module, PyType_FromModuleAndSpec(module, &worker_spec, NULL));
+    state->future_type = add_type(module, make_future_type(module, state->base_future));
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static int refuse_subinterpreters(void)
+{
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        PyErr_SetString(PyExc_ImportError, "weirpool cannot be used in a subinterpreter: import it in the main one");
+        return -1;
+    }
+    return 0;
+}
+
+static int module_exec(PyObject *module)
+{
+    struct state *state = PyModule_GetState(module);
+    if (refuse_subinterpreters() < 0 || import_all(state) < 0) {
+        return -1;
+    }
+    state->support = PyImport_ImportModule("weirpool._support");
+    state->dispatch_table = make_dispatch_table();
+    state->idle_picklers = PyList_New(0);
+    if (state->support == NULL || state->dispatch_table == NULL || state->idle_picklers == NULL) {
+        return -1;
+    }
+    if (PyModule_AddIntConstant(module, "WORKER_LEFT", WEIRPOOL_WORKER_LEFT) < 0 ||
+        PyModule_AddIntConstant(module, "BROKE", WEIRPOOL_BROKE) < 0 ||
+        PyModule_AddIntConstant(module, "DRAINED", WEIRPOOL_DRAINED) < 0 ||
+        PyModule_AddIntConstant(module, "UP", WEIRPOOL_UP) < 0 ||
+        PyModule_AddIntConstant(module, "INIT_FAILED", WEIRPOOL_INIT_FAILED) < 0 ||
+        PyModule_AddIntConstant(module, "INLINE_PAYLOAD", WEIRPOOL_INLINE_PAYLOAD) < 0 ||
+        PyModule_AddIntConstant(module, "INLINE_RESULT", WEIRPOOL_INLINE_RESULT) < 0 ||
+        PyModule_AddIntConstant(module, "MAX_WORKERS", WEIRPOOL_MAX_WORKERS) < 0) {
+        return -1;
+    }
+    return add_types(module, state);
+}
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    struct state *state = PyModule_GetState(module);
+    Py_VISIT(state->engine_type);
+    Py_VISIT(state->future_type);
+    Py_VISIT(state->handle_type);
+    Py_VISIT(state->sink_type);
+    Py_VISIT(state->worker_type);
+    Py_VISIT(state->base_future);
+    Py_VISIT(state->condition_type);
+    Py_VISIT(state->cancelled_error);
+    Py_VISIT(state->broken_pool);
+    Py_VISIT(state->loads);
+    Py_VISIT(state->pickler_type);
+    Py_VISIT(state->dispatch_table);
+    Py_VISIT(state->idle_picklers);
+    Py_VISIT(state->support);
+    return 0;
+}
+
+static int module_clear(PyObject *module)
+{
+    struct state *state = PyModule_GetState(module);
+    Py_CLEAR(state->idle_picklers);
+    return 0;
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+    {0, NULL},
+};
+
+struct PyModuleDef weirpool_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "weirpool._core",
+    .m_doc = "The engine of weirpool, for the package itself.",
+    .m_size = sizeof(struct state),
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+};
+
+PyMODINIT_FUNC PyInit__core(void)
+{
+    return PyModuleDef_Init(&weirpool_module);
+}

@@ -1,0 +1,186 @@
+/* The worker's side: claims, calls, and sends back what came of it. */
+#include "ext.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+typedef struct {
+    PyObject_HEAD
+    weirpool_worker *worker;
+} Worker;
+
+static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"segment", "doorbell", "parent", "number", NULL};
+    struct weirpool_channel channel;
+    unsigned number;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iiiI", names, &channel.segment, &channel.doorbell, &channel.parent,
+                                     &number)) {
+        return NULL;
+    }
+    Worker *self = (Worker *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    int rc = weirpool_attach(&self->worker, &channel, number);
+    if (rc != 0) {
+        self->worker = NULL;
+        raise_error(state_of((PyObject *)self), rc);
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static void worker_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (((Worker *)self)->worker != NULL) {
+        weirpool_detach(((Worker *)self)->worker);
+    }
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+/* announce(standing): UP or INIT_FAILED. */
+static PyObject *worker_announce(PyObject *self, PyObject *standing)
+{
+    long value = PyLong_AsLong(standing);
+    if (value != WEIRPOOL_UP && value != WEIRPOOL_INIT_FAILED) {
+        PyErr_SetString(PyExc_ValueError, "standing must be UP or INIT_FAILED");
+        return NULL;
+    }
+    weirpool_announce(((Worker *)self)->worker, (enum weirpool_standing)value);
+    Py_RETURN_NONE;
+}
+
+/* ---- one task ---- */
+
+/* Unpickles and calls. The result, or NULL with the call's exception set; *undecodable if it did not come to a call. */
+static PyObject *call(struct state *state, const struct weirpool_claimed *claimed, int *undecodable)
+{
+    PyObject *fn, *args, *kwargs;
+    PyObject *task = decode(state, claimed->payload, claimed->size);
+    *undecodable = task == NULL || !PyArg_ParseTuple(task, "OO!O!", &fn, &PyTuple_Type, &args, &PyDict_Type, &kwargs);
+    PyObject *result = *undecodable ? NULL : PyObject_Call(fn, args, kwargs);
+    Py_XDECREF(task);
+    return result;
+}
+
+/* Encodes the exception that is set. If it cannot be pickled, what pickling raised goes instead. */
+static int encode_exception(struct state *state, struct encoded *encoded)
+{
+    int rc = -1;
+    for (int tries = 0; rc < 0 && tries < 2; tries++) {
+        PyObject *error = take_exception();
+        PyObject *portable = call_support(state, "portable", "(O)", error);
+        rc = portable != NULL ? encode(state, portable, SIZE_MAX, encoded) : -1;
+        Py_XDECREF(portable);
+        Py_DECREF(error);
+    }
+    return rc;
+}
+
+static int finish(weirpool_worker *worker, int status, struct encoded *encoded)
+{
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = weirpool_finish(worker, status, encoded->parts, encoded->count);
+    Py_END_ALLOW_THREADS
+    encoded_clear(encoded);
+    if (rc == -ECHILD) {
+        _exit(0); /* the task forked, and this is the child coming back from it */
+    }
+    return rc;
+}
+
+/* 0, -errno, or 1 with an exception set: the task could not be decoded, or nothing could be sent back. */
+static int handle(PyObject *self, const struct weirpool_claimed *claimed)
+{
+    struct state *state = state_of(self);
+    struct encoded encoded;
+    int undecodable;
+    PyObject *result = call(state, claimed, &undecodable);
+    if (undecodable) {
+        return 1;
+    }
+    int failed = result == NULL || encode(state, result, SIZE_MAX, &encoded) < 0;
+    Py_XDECREF(result);
+    if (failed && encode_exception(state, &encoded) < 0) {
+        return 1;
+    }
+    return finish(((Worker *)self)->worker, failed, &encoded);
+}
+
+/* ---- the loop ---- */
+
+static int claim(weirpool_worker *worker, struct weirpool_claimed *claimed)
+{
+    for (;;) {
+        int rc;
+        Py_BEGIN_ALLOW_THREADS
+        rc = weirpool_claim(worker, claimed, WEIRPOOL_FOREVER);
+        Py_END_ALLOW_THREADS
+        if (rc != -EINTR) {
+            return rc;
+        }
+        if (PyErr_CheckSignals() < 0) {
+            return 1;
+        }
+    }
+}
+
+static PyObject *leave(PyObject *self, int rc)
+{
+    switch (rc) {
+    case 0: /* it has executed its share */
+    case -ESHUTDOWN:
+        weirpool_announce(((Worker *)self)->worker, WEIRPOOL_LEAVES);
+        Py_RETURN_NONE;
+    case -EOWNERDEAD: /* nobody is there to be told */
+        Py_RETURN_NONE;
+    case 1:
+        return NULL;
+    default:
+        return raise_error(state_of(self), rc);
+    }
+}
+
+/* run(most): executes tasks until told to leave, or until it has executed `most` (0: no limit). */
+static PyObject *worker_run(PyObject *self, PyObject *most)
+{
+    unsigned long long left = PyLong_AsUnsignedLongLong(most);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    int rc;
+    do {
+        struct weirpool_claimed claimed;
+        rc = claim(((Worker *)self)->worker, &claimed);
+        if (rc == 0) {
+            rc = handle(self, &claimed);
+        }
+    } while (rc == 0 && (left == 0 || --left > 0));
+    return leave(self, rc);
+}
+
+static PyMethodDef worker_methods[] = {
+    {"announce", worker_announce, METH_O, NULL},
+    {"run", worker_run, METH_O, NULL},
+    {NULL},
+};
+
+static PyType_Slot worker_slots[] = {
+    {Py_tp_new, worker_new},
+    {Py_tp_dealloc, worker_dealloc},
+    {Py_tp_methods, worker_methods},
+    {Py_tp_doc, "Worker(segment, doorbell, parent, number): this process as a worker of a pool."},
+    {0, NULL},
+};
+
+PyType_Spec worker_spec = {
+    .name = "weirpool._core.Worker",
+    .basicsize = sizeof(Worker),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = worker_slots,
+};

@@ -1,0 +1,265 @@
+"""The process pool executors."""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import multiprocessing as mp
+import operator
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import BaseContext
+from typing import Any, Literal, ParamSpec, TypeVar
+
+from weirpool import _core, _map
+from weirpool._collector import Collector, is_exiting
+from weirpool._crew import Crew
+from weirpool._stats import Stats
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_MOST_OUTSTANDING = 2**63 - 1
+
+
+class ProcessPoolExecutor(cf.Executor):
+    """A drop-in for ``concurrent.futures.ProcessPoolExecutor`` over the weirpool engine.
+
+    Accepts every task at once, as the standard class does. Thread-safe. A pool belongs to the process that made it:
+    in a forked child its methods raise ``RuntimeError``.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: BaseContext | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+    ) -> None:
+        """Make an executor. Processes are started when there is work for them.
+
+        Args:
+            max_workers: The most worker processes; None: as many as this process may use cores.
+            mp_context: A multiprocessing context that starts the workers; None: the default one.
+            initializer: Called in each new worker. If it raises, the pool is broken.
+            initargs: Arguments for the initializer.
+            max_tasks_per_child: How many tasks a worker executes before another takes its place; None: no limit.
+                Not with fork; "spawn" is used where mp_context is None.
+
+        Raises:
+            ValueError, TypeError: As the standard class, for the same arguments.
+        """
+        self._max_workers = _check_max_workers(max_workers)
+        self._mp_context = _choose_context(mp_context, max_tasks_per_child)
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        _check_max_tasks(max_tasks_per_child, self._mp_context)
+        self._initializer = initializer
+        self._initargs = initargs
+        self._max_tasks_per_child = max_tasks_per_child
+        self._bound: int | None = None
+        self._broken: str | Literal[False] = False
+        self._shutdown_thread = False
+        self._shutdown_lock = threading.Lock()
+        self._engine: _core.Engine | None = None
+        self._last_stats = Stats()
+        self._executor_manager_thread: Collector | None = None
+        self._processes: Any = {}
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> cf.Future[T]:
+        """Have ``fn(*args, **kwargs)`` executed by a worker, and return its future.
+
+        Where the executor is bounded and full, the calling thread waits for room, first come first served. Not so in
+        a done-callback, which is admitted over the bound: its waiting could stall the pool.
+
+        A call that cannot be pickled fails its future.
+
+        Raises:
+            RuntimeError: After shutdown(), also for a thread that was waiting; in a forked child.
+            BrokenProcessPool: A worker died, also for a thread that was waiting.
+        """
+        engine = self._engine
+        if engine is None:
+            engine = self._start()
+        return engine.submit(fn, args, kwargs)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Return an iterator over ``fn`` of the items of the iterables, in their order.
+
+        Args:
+            fn: Takes as many arguments as there are iterables.
+            timeout: Seconds from this call until the last result must have come, else the iterator raises
+                TimeoutError. None: no limit.
+            chunksize: How many calls travel together. Larger chunks pay for very short calls.
+            buffersize: How many chunks may be submitted and not yet yielded. None: the bound of a bounded executor;
+                an unbounded one submits all of them at once, as the standard class does.
+
+        Raises:
+            ValueError: chunksize or buffersize below 1.
+            TypeError: buffersize is no int.
+        """
+        _map.check_arguments(chunksize, buffersize)
+        window = self._bound if buffersize is None else buffersize
+        return _map.results(self, fn, iterables, timeout, chunksize, window)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Accept nothing more; what was accepted is executed. Threads that wait for room get RuntimeError.
+
+        Args:
+            wait: Return only when all tasks have ended and all workers have exited. A done-callback does not wait.
+            cancel_futures: Cancel the tasks that no worker has started.
+
+        May be called several times, and from any thread.
+        """
+        with self._shutdown_lock:
+            self._shutdown_thread = True
+            engine, collector = self._engine, self._executor_manager_thread
+            if engine is not None:
+                if cancel_futures:
+                    engine.cancel_waiting(self._max_workers + 1)
+                engine.shutdown()
+        if collector is not None and wait and collector is not threading.current_thread():
+            collector.join()
+            self._release()
+
+    def stats(self) -> Stats:
+        """Return what the executor does at this moment. Thread-safe; costs some microseconds."""
+        engine = self._engine
+        return self._last_stats if engine is None else _read_stats(engine)
+
+    def _release(self) -> None:
+        """Let go of descriptors and shared memory; unread futures may still hold them."""
+        with self._shutdown_lock:
+            if self._engine is not None:
+                self._last_stats = _read_stats(self._engine)
+            self._engine = None
+            self._executor_manager_thread = None
+            self._processes = None
+
+    def _start(self) -> _core.Engine:
+        with self._shutdown_lock:
+            if self._broken:
+                raise BrokenProcessPool(self._broken)
+            if self._shutdown_thread:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            if is_exiting():
+                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+            if self._engine is None:
+                self._open()
+            assert self._engine is not None
+            return self._engine
+
+    def _open(self) -> None:
+        crew = Crew(
+            self._mp_context, self._max_workers, self._initializer, self._initargs, self._max_tasks_per_child
+        )
+        engine = _core.Engine(self._max_workers, self._bound or 0, crew.start_one)
+        crew.serve(engine)
+        try:
+            if crew.forks:
+                crew.start_all()
+            collector = Collector(self, engine, crew)
+            collector.start()
+        except BaseException:
+            crew.terminate()
+            raise
+        self._processes = crew.processes
+        self._executor_manager_thread = collector
+        self._engine = engine
+
+    def _check(self) -> None:
+        """For tests: raise AssertionError if an invariant of the pool is broken."""
+        engine = self._engine
+        if engine is not None:
+            engine.check()
+
+
+class BoundedProcessPoolExecutor(ProcessPoolExecutor):
+    """A ``ProcessPoolExecutor`` that admits a bounded number of outstanding tasks: accepted and not finished.
+
+    At the bound ``submit()`` waits, so that producers that are faster than the workers do not fill memory.
+    """
+
+    def __init__(self, max_queue_size: int | Literal[True] | None = None, *args: Any, **kwargs: Any) -> None:
+        """Make a bounded executor.
+
+        Args:
+            max_queue_size: The most outstanding tasks (waiting and running; a task whose future has done-callbacks is
+                finished when they have run). True: twice the number of workers. None: no bound.
+            *args: As for ProcessPoolExecutor.
+            **kwargs: As for ProcessPoolExecutor.
+
+        Raises:
+            ValueError: max_queue_size is anything else. Nothing was started.
+        """
+        _check_max_queue_size(max_queue_size)
+        super().__init__(*args, **kwargs)
+        self._bound = 2 * self._max_workers if max_queue_size is True else max_queue_size
+        if self._bound is not None:
+            self._bound = min(self._bound, _MOST_OUTSTANDING)
+            _warn_of_low_bound(self._bound, self._max_workers)
+
+
+def _check_max_queue_size(size: object) -> None:
+    if size is None or size is True:
+        return
+    if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
+        raise ValueError("max_queue_size must be None, True, or a positive int")
+
+
+def _warn_of_low_bound(bound: int, workers: int) -> None:
+    if bound < workers:
+        warnings.warn(
+            f"max_queue_size={bound} is less than the {workers} workers, some of which will never have work; "
+            "the first argument of BoundedProcessPoolExecutor is the bound, max_workers comes after it",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def _check_max_workers(max_workers: int | None) -> int:
+    if max_workers is None:
+        usable = getattr(os, "process_cpu_count", os.cpu_count)()
+        return min(usable or 1, _core.MAX_WORKERS)
+    if max_workers <= 0:
+        raise ValueError("max_workers must be greater than 0")
+    if max_workers > _core.MAX_WORKERS:
+        raise ValueError(f"max_workers must be <= {_core.MAX_WORKERS}")
+    return operator.index(max_workers)
+
+
+def _choose_context(context: BaseContext | None, max_tasks_per_child: int | None) -> BaseContext:
+    if context is not None:
+        return context
+    return mp.get_context("spawn" if max_tasks_per_child is not None else None)
+
+
+def _check_max_tasks(max_tasks: int | None, context: BaseContext) -> None:
+    if max_tasks is None:
+        return
+    if not isinstance(max_tasks, int):
+        raise TypeError("max_tasks_per_child must be an integer")
+    if max_tasks <= 0:
+        raise ValueError("max_tasks_per_child must be >= 1")
+    if context.get_start_method(allow_none=False) == "fork":
+        raise ValueError(
+            "max_tasks_per_child is incompatible with the 'fork' multiprocessing start method; "
+            "supply a different mp_context."
+        )
+
+
+def _read_stats(engine: _core.Engine) -> Stats:
+    numbers = engine.stats()
+    del numbers["workers"]
+    return Stats(**numbers)
