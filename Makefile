@@ -23,7 +23,7 @@ TEST_LAYOUT := $(MESON_FILES) $(call find,core tests/c examples,-type d)
 PACKAGE_SOURCES := $(MESON_FILES) pyproject.toml README.md LICENSE $(call find,core python,)
 
 PY_FOLDERS := $(wildcard python tests bench examples tools)
-C_FILES := $(call find,core python tests examples bench,-name '*.[ch]')
+C_FILES := $(call find,core python tests examples bench,-name '*.cpp' -print -o -name '*.[ch]')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -57,17 +57,19 @@ $(VENV)/.has-%: pyproject.toml tools/requirements.py $(MADE)
 	@$(PIP) -r $@.txt
 	@touch $@
 
-# .venv/.package-*: weirpool itself is installed, from these sources.
+# .venv/.package-*: weirpool itself is installed, from these sources. The stamp has the time at which that
+# began, so that what changes meanwhile is built the next time.
 PACKAGE := $(VENV)/.package-$(WERROR_PACKAGE)
 $(PACKAGE): $(PACKAGE_SOURCES) $(VENV)/.has-build
 	@tools/need.sh compiler
 	@tools/need.sh headers $(PYTHON_EXE)
 	@echo 'building and installing weirpool'
+	@touch $@.started
 	@mkdir -p build/python-$(PYTHON_ID)
 	@$(WITH_VENV) $(PIP) --no-build-isolation --no-deps --force-reinstall \
 		--config-settings=build-dir=build/python-$(PYTHON_ID) \
 		--config-settings=setup-args=-Dwerror=$(WERROR_PACKAGE) .
-	@touch $@
+	@mv $@.started $@
 
 # ---- What a newcomer wants to see ----------------------------------------------------------------------------------
 
@@ -109,7 +111,7 @@ test-install: build/plain/build.ninja
 	@tools/need.sh libcrypto
 	$(WITH_VENV) tests/install/run.sh build/plain build/prefix
 
-test-python: $(PACKAGE) $(VENV)/.has-test
+test-python: $(PACKAGE) $(VENV)/.has-test $(VENV)/.has-demo
 	$(BIN)/python -m pytest
 
 SOAK ?= 200

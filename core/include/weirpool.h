@@ -131,7 +131,10 @@ WEIRPOOL_API int weirpool_submit(weirpool *pool, const void *data, size_t size, 
  */
 WEIRPOOL_API int weirpool_next(weirpool *pool, struct weirpool_completion *completion, int64_t deadline);
 
-/* Takes back a task that no worker has started: its completion says -ECANCELED. -EBUSY: it runs or has ended. */
+/*
+ * Takes back a task that no worker has started: its completion says -ECANCELED. -EBUSY: it runs or has ended. Nobody may
+ * release the task meanwhile.
+ */
 WEIRPOOL_API int weirpool_cancel(weirpool *pool, weirpool_task *task);
 
 /* Frees a task that weirpool_next() gave, with its result. Each task once. */

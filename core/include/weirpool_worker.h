@@ -106,7 +106,7 @@ WEIRPOOL_API void weirpool_drop_result(weirpool_task *task);
 
 enum weirpool_event_kind {
     WEIRPOOL_NOTHING,               /* there are only tasks to tell */
-    WEIRPOOL_WORKER_LEFT,           /* a planned exit: `worker` is free to be reserved again */
+    WEIRPOOL_WORKER_LEFT,           /* a planned exit: reap `worker`, then weirpool_worker_vacate() it */
     WEIRPOOL_BROKE,                 /* every task has been ended; the workers have to be ended too */
     WEIRPOOL_DRAINED,               /* shut down and nothing outstanding; workers have been told to leave */
 };
@@ -160,8 +160,17 @@ WEIRPOOL_API int weirpool_worker_reserve(weirpool *pool, uint32_t *worker);
 /* The worker runs: `fd` becomes readable when it ends (a pidfd). The pool uses a copy of it. */
 WEIRPOOL_API int weirpool_worker_watch(weirpool *pool, uint32_t worker, int fd, int pid);
 
-/* The reserved worker could not be started. */
+/*
+ * The reserved worker could not be started, or not be watched. Its process, if there was one, has ended by now; if it
+ * had claimed a task, the pool breaks.
+ */
 WEIRPOOL_API void weirpool_worker_abandon(weirpool *pool, uint32_t worker);
+
+/* A worker that left was reaped: its number may be reserved again. */
+WEIRPOOL_API void weirpool_worker_vacate(weirpool *pool, uint32_t worker);
+
+/* 1 if one more worker is wanted: outstanding tasks exceed workers, and there may be more of them. Else 0; -ECHILD. */
+WEIRPOOL_API int weirpool_worker_wanted(weirpool *pool);
 
 /* ---- The worker ---------------------------------------------------------------------------------------------------- */
 

@@ -66,6 +66,9 @@ static bool cancel_locked(struct weirpool *pool, struct weirpool_task *task)
     if (task->place == WP_NOWHERE) {
         return false;
     }
+    if (task->streaming) { /* it runs, whatever its slot says now */
+        return false;
+    }
     if (task->place == WP_IN_SLOT && !wp_table_cancel(&pool->table, task->position)) {
         return false;
     }
@@ -105,20 +108,20 @@ int weirpool_withdraw(weirpool *pool, weirpool_task *task)
 
 static bool has_started(const struct weirpool *pool)
 {
-    return pool->finished > 0 || wp_load_acquire(&pool->segment.header->head) > 0;
+    return pool->executed > 0 || wp_count_running(pool) > 0;
 }
 
-/* Lock held. In the order of submission: the table, then the overflow. */
+/*
+ * Lock held. The table, then the overflow. While some are spared nothing has ended yet, so that no slot was used twice:
+ * the order of slots is then that of submission.
+ */
 static void cancel_all_but(struct weirpool *pool, uint64_t spare)
 {
-    uint64_t slots = pool->segment.slots;
-    uint64_t oldest = pool->table.tail > slots ? pool->table.tail - slots : 0;
-    for (uint64_t position = oldest; position < pool->table.tail; position++) {
-        struct weirpool_task *task = pool->table.tasks[position & (slots - 1)];
-        bool here = task != NULL && task->position == position;
-        if (here && spare > 0) {
+    for (uint32_t index = 0; index < pool->segment.slots; index++) {
+        struct weirpool_task *task = pool->table.tasks[index];
+        if (task != NULL && spare > 0) {
             spare--;
-        } else if (here) {
+        } else if (task != NULL) {
             cancel_locked(pool, task);
         }
     }
@@ -172,7 +175,7 @@ int weirpool_break(weirpool *pool)
         return rc;
     }
     wp_lock(pool);
-    wp_take(pool);
+    wp_take_all_done(pool);
     wp_break(pool, WP_NO_WORKER);
     wp_unlock(pool);
     return 0;

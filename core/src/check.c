@@ -35,6 +35,13 @@ static bool is_any_stranded(const struct weirpool *pool)
     return head > pool->table.tail;
 }
 
+void wp_audit(struct weirpool *pool)
+{
+    if (pool->course != WP_BROKEN && is_any_stranded(pool)) {
+        wp_break(pool, WP_NO_WORKER);
+    }
+}
+
 static const char *find_fault(const struct weirpool *pool)
 {
     const struct wp_gate *gate = &pool->gate;

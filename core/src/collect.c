@@ -3,6 +3,9 @@
 
 #include "pool.h"
 
+/* How long a collector that is never idle may go without looking for dead workers. */
+#define GLANCE_NS (WP_LOOK_NS / 20)
+
 static int pop(struct wp_link *list, weirpool_task **tasks, int room)
 {
     int n = 0;
@@ -65,6 +68,18 @@ static bool has_news(const struct weirpool *pool)
     return !wp_list_is_empty(&pool->watched) || pool->broke_unreported || drained;
 }
 
+/* Whoever goes off to tell something leaves the rest of the streams to others. */
+static void take_until_news(struct weirpool *pool, int64_t deadline)
+{
+    bool more;
+    do {
+        more = wp_take(pool);
+    } while (more && !has_news(pool) && wp_list_is_empty(&pool->unwatched) && wp_os_now() < deadline);
+    if (more) {
+        wp_pass_on(pool);
+    }
+}
+
 static void set_asleep(struct weirpool *pool, bool asleep)
 {
     pool->collector_asleep = asleep;
@@ -72,31 +87,43 @@ static void set_asleep(struct weirpool *pool, bool asleep)
     wp_address(pool);
 }
 
-static void handle(struct weirpool *pool, const uint32_t *keys, int count)
+int wp_see_to_workers(struct weirpool *pool, int64_t deadline)
 {
-    for (int i = 0; i < count; i++) {
-        if (keys[i] == WP_NO_WORKER) {
-            wp_os_bell_clear(pool->doorbell);
-        } else {
+    uint32_t keys[16];
+    wp_unlock(pool);
+    int n = wp_os_watch_wait(pool->watch, keys, 16, deadline);
+    wp_lock(pool);
+    pool->saw_to_workers = wp_os_now();
+    for (int i = 0; i < n; i++) {
+        if (keys[i] != WP_NO_WORKER) {
             wp_worker_ended(pool, keys[i]);
         }
+    }
+    return n;
+}
+
+/* With something to tell all the time we never doze: dead workers must be seen all the same. */
+static void glance_at_workers(struct weirpool *pool)
+{
+    if (wp_os_now() - pool->saw_to_workers >= GLANCE_NS) {
+        (void)wp_see_to_workers(pool, WEIRPOOL_NOW);
     }
 }
 
 /* Lock held at entry and exit. 0: look again. At the deadline weirpool_fd() stays armed for a caller that polls it. */
 static int doze(struct weirpool *pool, int64_t deadline)
 {
-    uint32_t keys[16];
     set_asleep(pool, true);
-    wp_take(pool); /* for workers that did not ring because we were awake */
+    take_until_news(pool, deadline); /* for workers that did not ring because we were awake */
     int64_t look = wp_os_now() + WP_LOOK_NS;
     int64_t until = has_news(pool) ? WEIRPOOL_NOW : look < deadline ? look : deadline;
-    wp_unlock(pool);
-    int n = wp_os_watch_wait(pool->watch, keys, 16, until);
-    wp_lock(pool);
-    handle(pool, keys, n);
+    int n = wp_see_to_workers(pool, until);
+    if (n > 0) {
+        wp_os_bell_clear(pool->doorbell); /* a helper must not: somebody may poll weirpool_fd() for that ring */
+    }
     if (n == 0 && !has_news(pool)) {
         wp_look(&pool->segment);
+        wp_audit(pool);
         if (wp_os_now() >= deadline) {
             return wp_too_late(deadline);
         }
@@ -119,8 +146,9 @@ int weirpool_collect(weirpool *pool, weirpool_task **tasks, int room, struct wei
     pool->collecting = true;
     set_asleep(pool, false);
     event->kind = WEIRPOOL_NOTHING;
+    glance_at_workers(pool);
     do {
-        wp_take(pool);
+        take_until_news(pool, deadline);
         n = pop(&pool->watched, tasks, room);
         n += pop_unwatched(pool, tasks + n, room - n);
     } while (n == 0 && !next_event(pool, event) && (n = doze(pool, deadline)) == 0);
@@ -147,7 +175,8 @@ static int end_of(struct weirpool *pool)
 {
     int rc = 0;
     wp_lock(pool);
-    if (wp_list_is_empty(&pool->watched) && wp_list_is_empty(&pool->unwatched)) {
+    bool ending = pool->table.used > 0 || pool->overflowing > 0; /* a pool that breaks waits for its drainers first */
+    if (!ending && wp_list_is_empty(&pool->watched) && wp_list_is_empty(&pool->unwatched)) {
         if (pool->course == WP_BROKEN && !pool->broke_unreported) {
             rc = -EPIPE;
         } else if (pool->drained_reported) {

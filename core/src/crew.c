@@ -131,7 +131,7 @@ static void end_one(struct weirpool *pool, uint32_t worker, int64_t deadline)
     struct wp_member *member = &pool->members[worker];
     struct timespec pause = {.tv_nsec = 1000000};
     int status;
-    while (wp_os_process_reap(member->process, &status) == 0) {
+    while (wp_os_process_reap(member->pid, &status) == 0) {
         if (holds_a_task(pool, worker) || wp_os_now() >= deadline) {
             wp_os_process_kill(member->process);
         }

@@ -12,6 +12,11 @@ void weirpool_channel(const weirpool *pool, struct weirpool_channel *channel)
     };
 }
 
+bool wp_is_worker_wanted(const struct weirpool *pool)
+{
+    return pool->gate.outstanding > pool->live && pool->live < pool->segment.workers;
+}
+
 static int reserve(struct weirpool *pool, uint32_t *worker)
 {
     if (pool->course == WP_BROKEN) {
@@ -67,14 +72,31 @@ int weirpool_worker_watch(weirpool *pool, uint32_t worker, int fd, int pid)
     return rc;
 }
 
+void weirpool_worker_vacate(weirpool *pool, uint32_t worker)
+{
+    if (wp_check_owner(pool) == 0) {
+        wp_lock(pool);
+        pool->members[worker].reserved = false;
+        wp_unlock(pool);
+    }
+}
+
 void weirpool_worker_abandon(weirpool *pool, uint32_t worker)
 {
-    if (wp_check_owner(pool) != 0) {
-        return;
+    if (wp_check_owner(pool) == 0) {
+        wp_lock(pool);
+        wp_worker_failed(pool, worker);
+        wp_unlock(pool);
     }
-    wp_lock(pool);
-    pool->members[worker].reserved = false;
-    pool->live--;
-    wp_store_release(&pool->segment.records[worker].standing, WP_VACANT);
-    wp_unlock(pool);
+}
+
+int weirpool_worker_wanted(weirpool *pool)
+{
+    int rc = wp_check_owner(pool);
+    if (rc == 0) {
+        wp_lock(pool);
+        rc = wp_is_worker_wanted(pool);
+        wp_unlock(pool);
+    }
+    return rc;
 }

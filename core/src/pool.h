@@ -32,6 +32,7 @@ struct wp_member {
     bool draining;
     struct wp_stream_cursor cursor;
     struct weirpool_task *receiving; /* whose result comes through the stream right now */
+    struct weirpool_task *owed; /* a task that it said is done, and whose result has not come whole yet */
 };
 
 /* Somebody who sleeps until `word` is settled. On its stack. */
@@ -51,14 +52,17 @@ struct weirpool {
     struct wp_gate gate;
     struct wp_link overflow;
     uint64_t overflowing; /* tasks in the overflow */
+    uint64_t unplaced; /* of these, how many need a place in the arena */
     uint64_t unpublished; /* permits whose task is not in table or overflow yet */
     uint64_t held; /* permits of taken tasks that are not told yet */
     uint64_t submitted;
-    uint64_t finished;
+    uint64_t finished; /* ended, however */
+    uint64_t executed; /* ended by their workers */
 
     struct wp_member *members;
     uint32_t live; /* members that are reserved */
     uint64_t *to_drain; /* a bit a worker: its stream has something */
+    uint32_t drain_next; /* the worker whose turn it is */
 
     struct wp_link watched; /* taken; the collector tells them */
     struct wp_link unwatched; /* taken; whoever has a moment tells them */
@@ -67,7 +71,10 @@ struct weirpool {
     bool collecting; /* a thread is in weirpool_collect() */
     bool collector_asleep; /* or has armed weirpool_fd() */
     bool collector_rung;
+    int64_t saw_to_workers; /* when wp_see_to_workers() was there last */
     struct wp_link sleepers;
+    int64_t helper_looked; /* when a helper last looked around */
+    uint32_t quiet_wanted; /* threads that want streams to be left alone */
     _Atomic uint32_t *helper_word; /* what the helper waits for; NULL: nobody is helper */
 
     bool broke_unreported;
@@ -119,14 +126,34 @@ void wp_unlist_for_telling(struct weirpool *pool, struct weirpool_task *task);
 /* queue.c: turns all waiting producers away, and whoever comes later. */
 void wp_close_gate(struct weirpool *pool, int reason);
 
-/* take.c: fetches every result that can be had. May release the lock for a while. */
-void wp_take(struct weirpool *pool);
+/* take.c: one turn: fetches what is done, and a piece of one stream. Returns whether there is more at once: workers may
+ * stream without end, so whoever takes has to say when it is enough. May release the lock for a while. */
+bool wp_take(struct weirpool *pool);
+
+/* take.c: fetches all that is done at this moment, with the streams it takes. Releases the lock meanwhile. */
+void wp_take_all_done(struct weirpool *pool);
 
 /* take.c: waits until no thread drains a stream. Releases the lock meanwhile. */
 void wp_settle_drainers(struct weirpool *pool);
 
+/* collect.c: waits for the doorbell and for ended workers, and handles the latter. Returns how many of both, 0 at the
+ * deadline, -EINTR. Releases the lock meanwhile. */
+int wp_see_to_workers(struct weirpool *pool, int64_t deadline);
+
 /* repair.c: a worker's process has ended. */
 void wp_worker_ended(struct weirpool *pool, uint32_t worker);
+
+/* repair.c: a reserved worker could not be started, or not be watched; its process, if there was one, has ended. */
+void wp_worker_failed(struct weirpool *pool, uint32_t worker);
+
+/* stats.c: tasks that a worker has started, and whose results were not taken yet. */
+uint64_t wp_count_running(const struct weirpool *pool);
+
+/* check.c: breaks a pool whose queue a worker has scribbled over so that it would stand still. */
+void wp_audit(struct weirpool *pool);
+
+/* members.c: do outstanding tasks exceed workers, and may there be one more? */
+bool wp_is_worker_wanted(const struct weirpool *pool);
 
 /* repair.c: ends everything; `culprit` is the worker whose death did it, or WP_NO_WORKER. */
 void wp_break(struct weirpool *pool, uint32_t culprit);
@@ -142,5 +169,8 @@ void wp_address(struct weirpool *pool);
 
 /* roles.c: makes a sleeping collector look, for what some other thread took. */
 void wp_ring_collector(struct weirpool *pool);
+
+/* roles.c: the caller stops taking although there is more: makes the helper, or a sleeping collector, go on. */
+void wp_pass_on(struct weirpool *pool);
 
 #endif

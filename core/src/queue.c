@@ -58,26 +58,46 @@ static int try_publish(struct weirpool *pool, struct weirpool_task *task, const 
     return 0;
 }
 
+/* May it go ahead of those who wait for a place in the arena? Behind them it would hold what they need, for ever. */
+static bool overtakes(const struct weirpool *pool, const struct weirpool_task *task)
+{
+    return task->extent != NULL && pool->unplaced > 0;
+}
+
+static void enter_overflow(struct weirpool *pool, struct weirpool_task *task)
+{
+    wp_list_append(overtakes(pool, task) ? pool->overflow.next : &pool->overflow, &task->link);
+    task->place = WP_IN_OVERFLOW;
+    task->unplaced = task->size > WP_INLINE_PAYLOAD && task->extent == NULL;
+    pool->unplaced += task->unplaced;
+    pool->overflowing++;
+}
+
+static void leave_overflow(struct weirpool *pool, struct weirpool_task *task)
+{
+    wp_list_remove(&task->link);
+    pool->unplaced -= task->unplaced;
+    pool->overflowing--;
+}
+
 int wp_enqueue(struct weirpool *pool, struct weirpool_task *task, const struct iovec *parts, int count)
 {
-    int rc = wp_list_is_empty(&pool->overflow) ? try_publish(pool, task, parts, count) : -EAGAIN;
+    bool is_next = wp_list_is_empty(&pool->overflow) || overtakes(pool, task);
+    int rc = is_next ? try_publish(pool, task, parts, count) : -EAGAIN;
     if (rc != -EAGAIN) {
         return rc;
     }
     if (task->bytes == NULL && task->extent == NULL && wp_task_keep(task, parts, count) != 0) {
         return -ENOMEM;
     }
-    task->place = WP_IN_OVERFLOW;
-    wp_list_append(&pool->overflow, &task->link);
-    pool->overflowing++;
+    enter_overflow(pool, task);
     return 0;
 }
 
 void wp_dequeue(struct weirpool *pool, struct weirpool_task *task)
 {
     if (task->place == WP_IN_OVERFLOW) {
-        wp_list_remove(&task->link);
-        pool->overflowing--;
+        leave_overflow(pool, task);
     } else if (task->place == WP_IN_SLOT) {
         wp_table_free(&pool->table, task->position);
     }
@@ -86,10 +106,11 @@ void wp_dequeue(struct weirpool *pool, struct weirpool_task *task)
 
 static void drop_payload(struct weirpool *pool, struct weirpool_task *task)
 {
-    if (task->extent != NULL) {
+    /* Of a broken pool a worker may still be reading: the extent goes with the arena. */
+    if (task->extent != NULL && pool->course != WP_BROKEN) {
         wp_arena_free(&pool->arena, task->extent);
-        task->extent = NULL;
     }
+    task->extent = NULL;
     free(task->bytes);
     task->bytes = NULL;
 }
@@ -136,8 +157,7 @@ static void refill(struct weirpool *pool)
         if (rc == -EAGAIN) {
             return;
         }
-        wp_list_remove(&task->link);
-        pool->overflowing--;
+        leave_overflow(pool, task);
         if (rc != 0) {
             task->place = WP_NOWHERE;
             wp_end_task(pool, task, rc);

@@ -36,36 +36,50 @@ static void forget_process(struct weirpool *pool, struct wp_member *member)
     if (member->process >= 0) {
         wp_os_watch_remove(pool->watch, member->process);
         if (member->own_child) {
-            (void)wp_os_process_reap(member->process, &member->exit_status);
+            (void)wp_os_process_reap(member->pid, &member->exit_status);
         }
         wp_os_close(member->process);
         member->process = -1;
     }
 }
 
+/* Delivers what the dead worker has done. Returns how it stood; it counts as a worker no more. */
+static uint32_t bury(struct weirpool *pool, uint32_t worker)
+{
+    struct wp_record *record = &pool->segment.records[worker];
+    wp_unpark_dead(&pool->segment, worker);
+    mark_done_slots(pool, worker);
+    wp_take_all_done(pool);
+    uint32_t standing = wp_load_acquire(&record->standing); /* pairs with the release in weirpool_announce() */
+    wp_store_release(&record->standing, WP_VACANT);
+    pool->live--;
+    return standing;
+}
+
 void wp_worker_ended(struct weirpool *pool, uint32_t worker)
 {
     struct wp_member *member = &pool->members[worker];
-    struct wp_record *record = &pool->segment.records[worker];
-    if (!member->reserved || member->process < 0) {
-        return;
+    bool known = member->reserved && member->process >= 0;
+    if (!known || !wp_os_process_ended(member->process)) {
+        return; /* another thread has seen to it, and there may be a successor already */
     }
     forget_process(pool, member);
-    wp_unpark_dead(&pool->segment, worker);
-    mark_done_slots(pool, worker);
-    wp_take(pool);
-    wp_settle_drainers(pool);
-    wp_take(pool);
-    bool planned = wp_load_acquire(&record->standing) == WP_LEAVES && !has_running_task(pool, worker);
-    member->reserved = false;
-    pool->live--;
-    wp_store_release(&record->standing, WP_VACANT);
+    bool planned = bury(pool, worker) == WP_LEAVES && !has_running_task(pool, worker);
     if (planned) {
-        member->has_left = true;
+        member->has_left = true; /* its number stays reserved until weirpool_worker_vacate() */
         wp_look(&pool->segment); /* it may have been on its way to work */
     } else {
         wp_break(pool, worker);
     }
+}
+
+void wp_worker_failed(struct weirpool *pool, uint32_t worker)
+{
+    (void)bury(pool, worker);
+    if (has_running_task(pool, worker)) {
+        wp_break(pool, worker);
+    }
+    pool->members[worker].reserved = false;
 }
 
 static void blame(struct weirpool_task *task, const struct wp_member *culprit)
@@ -118,6 +132,7 @@ void wp_break(struct weirpool *pool, uint32_t culprit)
     wp_settle_drainers(pool);
     for (uint32_t worker = 0; worker < pool->segment.workers; worker++) {
         pool->members[worker].receiving = NULL;
+        pool->members[worker].owed = NULL;
     }
     end_slots(pool, culprit);
     end_overflow(pool);

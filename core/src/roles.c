@@ -44,6 +44,15 @@ static void ring_helper(struct weirpool *pool)
     wp_os_futex_wake(&pool->segment.header->helper_bell, 1, WP_SHARED);
 }
 
+void wp_pass_on(struct weirpool *pool)
+{
+    if (pool->helper_word != NULL) {
+        ring_helper(pool);
+    } else {
+        wp_ring_collector(pool);
+    }
+}
+
 uint32_t wp_settle(struct weirpool *pool, _Atomic uint32_t *word)
 {
     uint32_t before = wp_fetch_or_acq_rel(word, WP_SETTLED);
@@ -56,12 +65,13 @@ uint32_t wp_settle(struct weirpool *pool, _Atomic uint32_t *word)
     return before;
 }
 
-/* Offers the helper's role to a sleeper. Its word changes, so that it cannot miss the offer on its way to sleep. */
+/* Offers the helper's role to a sleeper. Its word changes, so that it cannot miss offers, however many, on its way to
+ * sleep. */
 static void poke_a_sleeper(struct weirpool *pool)
 {
     if (pool->helper_word == NULL && !wp_list_is_empty(&pool->sleepers)) {
         struct wp_sleeper *next = wp_container_of(pool->sleepers.next, struct wp_sleeper, link);
-        wp_fetch_xor_relaxed(next->word, WP_POKED);
+        wp_fetch_add_relaxed(next->word, WP_POKED);
         wp_os_futex_wake(next->word, INT_MAX, WP_PRIVATE);
     }
 }
@@ -75,6 +85,31 @@ static int verdict(int rc, int64_t deadline)
     return wp_os_now() >= deadline ? wp_too_late(deadline) : 0;
 }
 
+/* The look once a second. While the collector is in user code, which may wait for us, we see to dead workers as well. */
+static void look_when_due(struct weirpool *pool)
+{
+    int64_t now = wp_os_now();
+    if (now - pool->helper_looked < WP_LOOK_NS) {
+        return;
+    }
+    pool->helper_looked = now;
+    wp_look(&pool->segment);
+    wp_audit(pool);
+    if (!pool->collecting) {
+        (void)wp_see_to_workers(pool, WEIRPOOL_NOW);
+    }
+}
+
+static int sleep_on_bell(struct weirpool *pool, uint32_t seen, int64_t deadline)
+{
+    _Atomic uint32_t *bell = &pool->segment.header->helper_bell;
+    int64_t until = sooner(deadline, wp_os_now() + WP_LOOK_NS);
+    wp_unlock(pool);
+    int rc = wp_os_futex_wait(bell, seen, until, WP_SHARED);
+    wp_lock(pool);
+    return rc;
+}
+
 /* Lock held at entry and exit. Returns 0 once `word` is settled. */
 static int serve_as_helper(struct weirpool *pool, _Atomic uint32_t *word, int64_t deadline)
 {
@@ -84,22 +119,19 @@ static int serve_as_helper(struct weirpool *pool, _Atomic uint32_t *word, int64_
     wp_address(pool);
     for (;;) {
         uint32_t seen = wp_load_seq_cst(bell);
-        wp_take(pool);
+        bool more = wp_take(pool);
         if (wp_is_settled(wp_load_acquire(word)) || rc != 0) {
             break;
         }
-        wp_unlock(pool);
-        int woken = wp_os_futex_wait(bell, seen, sooner(deadline, wp_os_now() + WP_LOOK_NS), WP_SHARED);
-        wp_lock(pool);
-        rc = verdict(woken, deadline);
-        if (woken == -ETIMEDOUT) {
-            wp_look(&pool->segment);
-        }
+        rc = verdict(more ? 0 : sleep_on_bell(pool, seen, deadline), deadline);
+        look_when_due(pool);
     }
     pool->helper_word = NULL;
     wp_address(pool);
     poke_a_sleeper(pool);
-    wp_take(pool); /* for workers that rang the helper while it left */
+    if (wp_take(pool)) { /* for workers that rang the helper while it left */
+        wp_pass_on(pool);
+    }
     return wp_is_settled(wp_load_acquire(word)) ? 0 : rc;
 }
 

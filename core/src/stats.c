@@ -1,7 +1,7 @@
 /* What a pool says of itself. */
 #include "pool.h"
 
-static uint64_t count_running(const struct weirpool *pool)
+uint64_t wp_count_running(const struct weirpool *pool)
 {
     uint64_t running = 0;
     for (uint32_t i = 0; i < pool->segment.slots; i++) {
@@ -19,7 +19,7 @@ int weirpool_stats(weirpool *pool, struct weirpool_stats *stats)
     }
     wp_lock(pool);
     const struct wp_gate *gate = &pool->gate;
-    uint64_t running = count_running(pool) + pool->held;
+    uint64_t running = wp_count_running(pool) + pool->held;
     *stats = (struct weirpool_stats){
         .bound = gate->bound,
         .outstanding = gate->outstanding,

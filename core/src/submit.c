@@ -4,6 +4,12 @@
 
 #include "pool.h"
 
+/* It would never find a place in the arena. */
+static bool is_too_large(const struct weirpool *pool, size_t size)
+{
+    return size > WP_INLINE_PAYLOAD && size > pool->arena.size;
+}
+
 /* ---- waiting in line ---- */
 
 static int make_ticket(const struct iovec *parts, int count, void *user, unsigned interest, weirpool_ticket **out)
@@ -47,7 +53,8 @@ int weirpool_queue(weirpool *pool, const struct iovec *parts, int count, void *u
     if (rc != 0) {
         return rc;
     }
-    if (parts != NULL && wp_parts_size(parts, count) > WEIRPOOL_PARK_LIMIT) {
+    size_t size = parts != NULL ? wp_parts_size(parts, count) : 0;
+    if (size > WEIRPOOL_PARK_LIMIT || is_too_large(pool, size)) {
         return -EMSGSIZE;
     }
     weirpool_ticket *ticket;
@@ -129,11 +136,6 @@ static int queue_and_wait(struct weirpool *pool, const struct iovec *parts, int 
 
 /* ---- permits ---- */
 
-static bool is_worker_wanted(const struct weirpool *pool)
-{
-    return pool->gate.outstanding > pool->live && pool->live < pool->segment.workers;
-}
-
 /* Lock held. */
 static int admit_now(struct weirpool *pool, enum weirpool_admission admission)
 {
@@ -165,7 +167,7 @@ int weirpool_admit(weirpool *pool, enum weirpool_admission admission, int64_t de
         return rc;
     }
     wp_lock(pool);
-    rc = is_worker_wanted(pool);
+    rc = wp_is_worker_wanted(pool);
     wp_unlock(pool);
     return rc;
 }
@@ -189,17 +191,20 @@ void weirpool_forgo(weirpool *pool)
 
 /* ---- payloads ---- */
 
-/* Copies a large payload into the arena, without the lock. No room there: the task will keep a private copy. */
+/*
+ * Copies a large payload into the arena, without the lock. No room there, or others wait for room: the task will keep a
+ * private copy.
+ */
 static int place_large(struct weirpool *pool, struct weirpool_task *task, const struct iovec *parts, int count)
 {
     if (task->size <= WP_INLINE_PAYLOAD) {
         return 0;
     }
-    if (task->size > pool->arena.size) {
+    if (is_too_large(pool, task->size)) {
         return -EMSGSIZE;
     }
     wp_lock(pool);
-    struct wp_extent *extent = wp_arena_alloc(&pool->arena, task->size);
+    struct wp_extent *extent = pool->unplaced == 0 ? wp_arena_alloc(&pool->arena, task->size) : NULL;
     wp_unlock(pool);
     if (extent == NULL) {
         return wp_task_keep(task, parts, count);

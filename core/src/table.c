@@ -83,6 +83,8 @@ void wp_table_finish(const struct wp_segment *segment, uint32_t me, uint64_t pos
 {
     struct wp_slot *slot = wp_slot_at(segment, position);
     uint64_t index = position & (segment->slots - 1);
-    wp_store_release(&slot->state, wp_state(position, me, WP_DONE)); /* pairs with the acquire in wp_take() */
-    wp_fetch_or_seq_cst(&segment->done[index / 64], UINT64_C(1) << (index % 64));
+    uint64_t running = wp_state(position, me, WP_RUNNING);
+    if (wp_cas_acq_rel(&slot->state, &running, wp_state(position, me, WP_DONE))) { /* pairs with try_slot() */
+        wp_fetch_or_seq_cst(&segment->done[index / 64], UINT64_C(1) << (index % 64));
+    }
 }

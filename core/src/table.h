@@ -54,7 +54,8 @@ bool wp_table_claim(const struct wp_segment *segment, uint32_t me, uint64_t *pos
 /* Is there something to claim? A hint. */
 bool wp_table_has_work(const struct wp_segment *segment);
 
-/* Publishes a result that lies in the slot: DONE, then the bit that makes the parent look. */
+/* Publishes a result that lies in the slot: DONE, then the bit that makes the parent look. Does nothing if the slot is
+ * not this worker's any more. */
 void wp_table_finish(const struct wp_segment *segment, uint32_t me, uint64_t position);
 
 #endif

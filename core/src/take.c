@@ -21,12 +21,20 @@ static void clear_bit(uint64_t *words, uint32_t bit)
     words[bit / 64] &= ~(UINT64_C(1) << (bit % 64));
 }
 
+static bool has_bit(const uint64_t *words, uint32_t bit)
+{
+    return (words[bit / 64] >> (bit % 64) & 1) != 0;
+}
+
 /* ---- done slots ---- */
 
-static void finish(struct weirpool *pool, struct weirpool_task *task, int32_t status)
+static void finish(struct weirpool *pool, struct weirpool_task *task, uint32_t worker, int32_t status)
 {
-    task->status = status;
+    struct wp_member *member = &pool->members[worker];
     bool lost = task->result == NULL && task->result_size > 0;
+    task->status = status;
+    member->owed = member->owed == task ? NULL : member->owed;
+    pool->executed++;
     wp_dequeue(pool, task);
     wp_end_task(pool, task, lost ? -ENOMEM : 0);
 }
@@ -65,20 +73,20 @@ static void try_slot(struct weirpool *pool, uint32_t index)
         }
         copy_inline_result(task, slot, size);
     } else if (!task->streaming || task->received < task->result_size) {
+        pool->members[worker].owed = task;
         set_bit(pool->to_drain, worker);
         return;
     }
-    finish(pool, task, slot->status);
+    finish(pool, task, worker, slot->status);
 }
 
 static void take_done_slots(struct weirpool *pool)
 {
     for (uint32_t word = 0; word * 64 < pool->segment.slots; word++) {
         _Atomic uint64_t *done = &pool->segment.done[word];
-        if (wp_load_relaxed(done) == 0) {
+        if (wp_load_seq_cst(done) == 0) { /* against `addressee`, see wp_address() */
             continue;
         }
-        /* seq_cst against `addressee`, see wp_address(). */
         uint64_t bits = wp_exchange_seq_cst(done, 0);
         for (; bits != 0 && pool->course != WP_BROKEN; bits &= bits - 1) {
             try_slot(pool, word * 64 + (uint32_t)__builtin_ctzll(bits));
@@ -92,24 +100,36 @@ static void note_streaming_workers(struct weirpool *pool)
 {
     for (uint32_t word = 0; word * 64 < pool->segment.workers; word++) {
         _Atomic uint64_t *streaming = &pool->segment.header->streaming[word];
-        if (wp_load_relaxed(streaming) != 0) {
+        if (wp_load_seq_cst(streaming) != 0) {
             pool->to_drain[word] |= wp_exchange_seq_cst(streaming, 0);
         }
     }
 }
 
-/* The worker with something to drain that no other thread drains already, or WP_NO_WORKER. */
-static uint32_t next_to_drain(struct weirpool *pool)
+/* The first worker in [from, to) with something to drain that no other thread drains already, or WP_NO_WORKER. */
+static uint32_t first_to_drain(const struct weirpool *pool, uint32_t from, uint32_t to)
 {
-    for (uint32_t word = 0; word * 64 < pool->segment.workers; word++) {
-        for (uint64_t bits = pool->to_drain[word]; bits != 0; bits &= bits - 1) {
-            uint32_t worker = word * 64 + (uint32_t)__builtin_ctzll(bits);
-            if (worker < pool->segment.workers && !pool->members[worker].draining) {
-                return worker;
-            }
+    for (uint32_t worker = from; worker < to; worker++) {
+        if (pool->to_drain[worker / 64] == 0) {
+            worker |= 63; /* none in this word */
+        } else if (has_bit(pool->to_drain, worker) && !pool->members[worker].draining) {
+            return worker;
         }
     }
     return WP_NO_WORKER;
+}
+
+/* In turn, so that a worker that streams without end does not keep others waiting. */
+static uint32_t next_to_drain(struct weirpool *pool)
+{
+    uint32_t worker = first_to_drain(pool, pool->drain_next, pool->segment.workers);
+    if (worker == WP_NO_WORKER) {
+        worker = first_to_drain(pool, 0, pool->drain_next);
+    }
+    if (worker != WP_NO_WORKER) {
+        pool->drain_next = worker + 1;
+    }
+    return worker;
 }
 
 /* The task that a stream's head names, if that worker has it and no stream brought its head before. */
@@ -147,36 +167,30 @@ static bool receive_head(struct weirpool *pool, uint32_t worker, size_t *availab
     return true;
 }
 
-/* Lock released, `draining` ours: copies a piece of the body. */
-static void receive_body(struct wp_stream *stream, struct wp_member *member, size_t available)
+/* Lock released, `draining` ours: copies a piece of the body; returns its size. */
+static size_t receive_body(struct wp_stream *stream, struct wp_member *member, size_t available)
 {
-    struct weirpool_task *task = member->receiving;
+    const struct weirpool_task *task = member->receiving;
     size_t left = task->result_size - task->received;
     size_t n = available < left ? available : left;
     n = n < DRAIN_AT_ONCE ? n : DRAIN_AT_ONCE;
     wp_stream_read(stream, &member->cursor, task->result != NULL ? task->result + task->received : NULL, n);
     wp_stream_give_room(stream, &member->cursor);
-    task->received += n;
+    return n;
 }
 
-/* Lock held. The body is complete: its slot may have been seen done before. */
-static void complete_body(struct weirpool *pool, struct wp_member *member)
+/*
+ * Lock held. A piece of the body is here; if it was the last, the slot may have been seen done before. Counted here and
+ * not where it was copied: another thread must not find the result whole, and end the task, while we still use it.
+ */
+static void note_received(struct weirpool *pool, struct wp_member *member, size_t size)
 {
     struct weirpool_task *task = member->receiving;
-    if (task != NULL && task->received == task->result_size) {
+    task->received += size;
+    if (task->received == task->result_size) {
         member->receiving = NULL;
         try_slot(pool, (uint32_t)(task->position & (pool->segment.slots - 1)));
     }
-}
-
-/* Has the worker said DONE of the task whose body it did not send? */
-static bool is_cut_short(const struct weirpool *pool, const struct wp_member *member)
-{
-    if (member->receiving == NULL) {
-        return false;
-    }
-    const struct wp_slot *slot = wp_slot_at(&pool->segment, member->receiving->position);
-    return wp_state_tag(wp_load_acquire(&slot->state)) == WP_DONE;
 }
 
 /* One turn at one stream. Lock held at entry and exit. */
@@ -185,38 +199,78 @@ static void drain(struct weirpool *pool, uint32_t worker)
     struct wp_member *member = &pool->members[worker];
     struct wp_stream *stream = &pool->segment.streams[worker];
     size_t available;
-    bool cut_short = is_cut_short(pool, member); /* first: what was sent before DONE is available after it */
     bool sound = wp_stream_available(stream, &member->cursor, &available);
     sound = sound && receive_head(pool, worker, &available);
-    if (!sound || (available == 0 && cut_short)) {
+    bool empty = sound && (member->receiving == NULL || available == 0);
+    /* What was sent before DONE was seen is available after it: a result that is owed now was never sent whole. */
+    if (!sound || (empty && member->owed != NULL)) {
         wp_break(pool, WP_NO_WORKER);
         return;
     }
-    if (member->receiving == NULL || available == 0) {
+    if (empty) {
         clear_bit(pool->to_drain, worker);
         return;
     }
     member->draining = true;
     wp_unlock(pool);
-    receive_body(stream, member, available);
+    size_t size = receive_body(stream, member, available);
     wp_lock(pool);
     member->draining = false;
     if (pool->course != WP_BROKEN) {
-        complete_body(pool, member);
+        note_received(pool, member, size);
     }
 }
 
-void wp_take(struct weirpool *pool)
+bool wp_take(struct weirpool *pool)
 {
-    while (pool->course != WP_BROKEN) {
-        take_done_slots(pool);
-        note_streaming_workers(pool);
-        wp_flow(pool);
-        uint32_t worker = next_to_drain(pool);
-        if (worker == WP_NO_WORKER) {
-            return;
-        }
+    if (pool->course == WP_BROKEN) {
+        return false;
+    }
+    take_done_slots(pool);
+    note_streaming_workers(pool);
+    uint32_t worker = pool->quiet_wanted > 0 ? WP_NO_WORKER : next_to_drain(pool);
+    if (worker != WP_NO_WORKER) {
         drain(pool, worker);
+    }
+    wp_flow(pool);
+    return worker != WP_NO_WORKER && pool->course != WP_BROKEN;
+}
+
+/* Lets other threads go on. */
+static void pause_for_drainers(struct weirpool *pool)
+{
+    wp_unlock(pool);
+    sched_yield();
+    wp_lock(pool);
+}
+
+/* Drains up to what the worker had written when its counter was `written`, or as far as there is something. */
+static void drain_up_to(struct weirpool *pool, uint32_t worker, uint64_t written)
+{
+    const struct wp_member *member = &pool->members[worker];
+    bool more = true;
+    while (more && pool->course != WP_BROKEN) {
+        if (member->draining) {
+            pause_for_drainers(pool);
+        } else if ((more = member->cursor.drained < written)) {
+            set_bit(pool->to_drain, worker);
+            drain(pool, worker);
+            more = has_bit(pool->to_drain, worker);
+        }
+    }
+}
+
+void wp_take_all_done(struct weirpool *pool)
+{
+    pool->quiet_wanted++; /* other drainers stop between turns, or we might wait for them for long */
+    take_done_slots(pool);
+    for (uint32_t worker = 0; worker < pool->segment.workers; worker++) {
+        drain_up_to(pool, worker, wp_load_acquire(&pool->segment.streams[worker].written));
+    }
+    pool->quiet_wanted--;
+    if (pool->course != WP_BROKEN) {
+        wp_flow(pool);
+        wp_pass_on(pool); /* what the others left */
     }
 }
 
@@ -233,8 +287,6 @@ static bool is_anyone_draining(const struct weirpool *pool)
 void wp_settle_drainers(struct weirpool *pool)
 {
     while (is_anyone_draining(pool)) {
-        wp_unlock(pool);
-        sched_yield();
-        wp_lock(pool);
+        pause_for_drainers(pool);
     }
 }

@@ -14,7 +14,7 @@
 enum {
     WP_SETTLED = 1u << 2, /* the task was taken; the producer was admitted or turned away */
     WP_WAITED = 1u << 3, /* somebody sleeps on the word */
-    WP_POKED = 1u << 4, /* flips when a sleeper is offered the helper's role */
+    WP_POKED = 1u << 4, /* from this bit on: counts how often a sleeper was offered the helper's role */
 };
 
 enum wp_place {
@@ -43,6 +43,7 @@ struct weirpool_task {
     bool holding; /* taken, and keeps its permit until it is told */
     bool watched; /* taken, and the collector's to tell */
     bool streaming; /* its result's head came through a stream */
+    bool unplaced; /* in the overflow, and needs a place in the arena */
     uint64_t position;
     size_t size; /* of the payload */
     unsigned char *bytes; /* a private copy of the payload, while it is in neither slot nor arena */

@@ -220,21 +220,22 @@ int wp_deliver(weirpool_worker *worker, const struct iovec *parts, int count)
     return 0;
 }
 
-void wp_complete(weirpool_worker *worker, int status)
+int wp_complete(weirpool_worker *worker, int status)
 {
+    if (wp_forked_since(worker->generation)) {
+        return -ECHILD;
+    }
     worker->slot->status = status;
     worker->slot = NULL;
     wp_table_finish(&worker->segment, worker->number, worker->position);
     ring(worker);
+    return 0;
 }
 
 int weirpool_finish(weirpool_worker *worker, int status, const struct iovec *parts, int count)
 {
     int rc = wp_deliver(worker, parts, count);
-    if (rc == 0) {
-        wp_complete(worker, status);
-    }
-    return rc;
+    return rc == 0 ? wp_complete(worker, status) : rc;
 }
 
 /* ---- the C face's loop ---- */
@@ -264,10 +265,7 @@ static int handle(weirpool_worker *worker, const struct weirpool_claimed *task, 
     if (!reply.answered) {
         (void)weirpool_answer(&reply, "", 0);
     }
-    if (reply.error == 0) {
-        wp_complete(worker, status);
-    }
-    return reply.error;
+    return reply.error == 0 ? wp_complete(worker, status) : reply.error;
 }
 
 int wp_serve(weirpool_worker *worker, weirpool_handler *handler, void *context)

@@ -1,12 +1,13 @@
 /*
  * Objects to bytes and back, with ForkingPickler's semantics: its extra reducers (which libraries add to at any time),
- * else copyreg's, and the default protocol.
+ * else copyreg's.
  *
  * Picklers are kept, because making one costs more than a small dump. One that is in use is in nobody's reach: an object
  * whose __reduce__ submits a task takes another. One that failed, or whose memo has grown, is not kept.
  */
 #include "ext.h"
 
+#define PROTOCOL 5 /* both ends are this Python: what the default lacks before 3.14, buffers for one, may be used */
 #define KEEP_PICKLERS 16
 #define KEEP_BYTES ((size_t)64 * 1024) /* a larger dump may have grown the memo, which never shrinks */
 
@@ -22,10 +23,12 @@ typedef struct {
 static PyObject *sink_write(PyObject *self, PyObject *chunk)
 {
     Sink *sink = (Sink *)self;
-    Py_ssize_t size = PyObject_Size(chunk);
-    if (size < 0) {
+    Py_buffer view;
+    if (PyObject_GetBuffer(chunk, &view, PyBUF_ANY_CONTIGUOUS) < 0) { /* a PickleBuffer has no length */
         return NULL;
     }
+    Py_ssize_t size = view.len;
+    PyBuffer_Release(&view);
     sink->size += (size_t)size;
     if (sink->size > sink->limit) {
         sink->too_large = 1;
@@ -73,7 +76,7 @@ static PyObject *make_pickler(struct state *state)
         return NULL;
     }
     sink->chunks = NULL;
-    PyObject *pickler = PyObject_CallOneArg(state->pickler_type, (PyObject *)sink);
+    PyObject *pickler = PyObject_CallFunction(state->pickler_type, "Oi", (PyObject *)sink, PROTOCOL);
     PyObject *pair = NULL;
     if (pickler != NULL && PyObject_SetAttrString(pickler, "dispatch_table", state->dispatch_table) == 0) {
         pair = PyTuple_Pack(2, pickler, (PyObject *)sink);
@@ -135,7 +138,7 @@ static int view_chunks(struct encoded *encoded)
     }
     for (Py_ssize_t i = 0; i < n; i++) {
         Py_buffer *view = &encoded->views[i];
-        if (PyObject_GetBuffer(PyList_GET_ITEM(encoded->chunks, i), view, PyBUF_SIMPLE) < 0) {
+        if (PyObject_GetBuffer(PyList_GET_ITEM(encoded->chunks, i), view, PyBUF_ANY_CONTIGUOUS) < 0) {
             return -1;
         }
         encoded->parts[i] = (struct iovec){.iov_base = view->buf, .iov_len = (size_t)view->len};

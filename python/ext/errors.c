@@ -3,12 +3,8 @@
 
 #include <errno.h>
 
-static PyObject *raise_forked(void)
-{
-    PyErr_SetString(PyExc_RuntimeError, "this pool belongs to the process that created it and cannot be used in a "
-                                        "forked child: create a new pool there");
-    return NULL;
-}
+const char forked_text[] = "this pool belongs to the process that created it and cannot be used in a forked child: "
+                           "create a new pool there";
 
 PyObject *raise_error(struct state *state, int rc)
 {
@@ -21,7 +17,8 @@ PyObject *raise_error(struct state *state, int rc)
                         "A child process terminated abruptly, the process pool is not usable anymore");
         return NULL;
     case ECHILD:
-        return raise_forked();
+        PyErr_SetString(PyExc_RuntimeError, forked_text);
+        return NULL;
     case ENOMEM:
         return PyErr_NoMemory();
     case EMSGSIZE:

@@ -59,18 +59,62 @@ static int engine_clear(PyObject *self)
     return 0;
 }
 
+static void close_pool(Engine *engine)
+{
+    if (engine->pool == NULL || weirpool_stats(engine->pool, &engine->last) != 0) {
+        return; /* closed; or in a forked child: it is the parent's */
+    }
+    (void)weirpool_close(engine->pool);
+    engine->pool = NULL;
+}
+
 static void engine_dealloc(PyObject *self)
 {
     Engine *engine = (Engine *)self;
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    if (engine->pool != NULL) {
-        (void)weirpool_close(engine->pool); /* in a forked child: -ECHILD, the parent's pool is not touched */
-    }
+    close_pool(engine);
     Py_CLEAR(engine->start_worker);
     Py_CLEAR(engine->cause);
     type->tp_free(self);
     Py_DECREF(type);
+}
+
+void engine_enter(Engine *engine)
+{
+    Py_INCREF((PyObject *)engine);
+    engine->inside++;
+}
+
+void engine_leave(Engine *engine)
+{
+    engine->inside--;
+    if (engine->closing && engine->inside == 0) {
+        close_pool(engine);
+    }
+    Py_DECREF((PyObject *)engine);
+}
+
+/* close(): every task has ended; descriptors and shared memory go, also if futures still refer to this engine. */
+static PyObject *engine_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Engine *engine = (Engine *)self;
+    engine->closing = 1;
+    Py_CLEAR(engine->start_worker);
+    engine_enter(engine);
+    engine_leave(engine);
+    Py_RETURN_NONE;
+}
+
+/* The pool, or NULL with an exception set when it is closed. */
+static weirpool *open_pool(PyObject *self)
+{
+    Engine *engine = (Engine *)self;
+    if (engine->pool == NULL || engine->closing) {
+        raise_error(state_of(self), engine->broke ? -EPIPE : -ESHUTDOWN);
+        return NULL;
+    }
+    return engine->pool;
 }
 
 /* ---- telling ---- */
@@ -82,11 +126,33 @@ static void tell_all(Engine *engine, weirpool_task **tasks, int count)
     }
 }
 
-/* Tells what others have taken and nobody watches, so that finished futures do not wait for the collector. */
-static void sweep(Engine *engine)
+void engine_sweep(Engine *engine)
 {
     weirpool_task *tasks[BATCH];
-    tell_all(engine, tasks, weirpool_sweep(engine->pool, tasks, BATCH));
+    int n = engine->pool != NULL ? weirpool_sweep(engine->pool, tasks, BATCH) : 0;
+    if (n > 0) {
+        PyObject *pending = PyErr_Occurred() ? take_exception() : NULL;
+        engine_enter(engine);
+        tell_all(engine, tasks, n);
+        engine_leave(engine);
+        if (pending != NULL) {
+            restore_exception(pending);
+        }
+    }
+}
+
+/* Tells futures until there is an event. 0, or -errno. */
+static int collect(Engine *engine, struct weirpool_event *event)
+{
+    int n = 0;
+    while (event->kind == WEIRPOOL_NOTHING && (n >= 0 || n == -EINTR)) {
+        weirpool_task *tasks[BATCH];
+        Py_BEGIN_ALLOW_THREADS
+        n = weirpool_collect(engine->pool, tasks, BATCH, event, WEIRPOOL_FOREVER);
+        Py_END_ALLOW_THREADS
+        tell_all(engine, tasks, n);
+    }
+    return n < 0 && n != -EINTR ? n : 0;
 }
 
 /* collect() -> (kind, worker): tells futures until something else happens. For the collector thread. */
@@ -94,20 +160,18 @@ static PyObject *engine_collect(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Engine *engine = (Engine *)self;
     struct weirpool_event event = {.kind = WEIRPOOL_NOTHING};
-    enter_delivery();
-    while (event.kind == WEIRPOOL_NOTHING) {
-        weirpool_task *tasks[BATCH];
-        int n;
-        Py_BEGIN_ALLOW_THREADS
-        n = weirpool_collect(engine->pool, tasks, BATCH, &event, WEIRPOOL_FOREVER);
-        Py_END_ALLOW_THREADS
-        if (n < 0 && n != -EINTR) {
-            leave_delivery();
-            return raise_error(state_of(self), n);
-        }
-        tell_all(engine, tasks, n);
+    if (open_pool(self) == NULL) {
+        return NULL;
     }
+    engine_enter(engine);
+    enter_delivery();
+    int rc = collect(engine, &event);
     leave_delivery();
+    engine_leave(engine);
+    if (rc != 0) {
+        return raise_error(state_of(self), rc);
+    }
+    engine->broke |= event.kind == WEIRPOOL_BROKE;
     return Py_BuildValue("iI", (int)event.kind, event.worker);
 }
 
@@ -253,9 +317,28 @@ static int submit_in_line(Engine *engine, PyObject *call, PyObject *future)
 
 static int start_wanted_worker(Engine *engine)
 {
-    PyObject *done = PyObject_CallNoArgs(engine->start_worker);
+    PyObject *start = Py_XNewRef(engine->start_worker);
+    PyObject *done = start != NULL ? PyObject_CallNoArgs(start) : Py_NewRef(Py_None);
+    Py_XDECREF(start);
     Py_XDECREF(done);
     return done != NULL ? 0 : -1;
+}
+
+/* A start failed, and tasks of others may have counted on that worker: try for them, else the pool breaks. */
+static void rescue_others(Engine *engine)
+{
+    PyObject *failure = take_exception();
+    struct weirpool_stats stats;
+    if (weirpool_stats(engine->pool, &stats) == 0 && stats.outstanding > 0 && stats.workers == 0 &&
+        start_wanted_worker(engine) < 0) {
+        PyObject *error = take_exception();
+        PyObject *cause = call_support(state_of((PyObject *)engine), "format_cause", "(O)", error);
+        engine_break(engine, cause);
+        PyErr_Clear();
+        Py_XDECREF(cause);
+        Py_DECREF(error);
+    }
+    restore_exception(failure);
 }
 
 /* permit, worker, pickle, publish: whatever fails on the way, the permit returns. */
@@ -271,6 +354,7 @@ static int submit(Engine *engine, PyObject *call, PyObject *future)
     }
     if (rc == 1 && start_wanted_worker(engine) < 0) {
         weirpool_forgo(engine->pool);
+        rescue_others(engine);
         return -1;
     }
     return submit_with_permit(engine, call, future);
@@ -284,13 +368,18 @@ static PyObject *engine_submit(PyObject *self, PyObject *const *args, Py_ssize_t
         PyErr_SetString(PyExc_TypeError, "submit() takes fn, args and kwargs");
         return NULL;
     }
+    if (open_pool(self) == NULL) {
+        return NULL;
+    }
+    engine_enter(engine);
     PyObject *call = PyTuple_Pack(3, args[0], args[1], args[2]);
     PyObject *future = call != NULL ? future_new(state_of(self), engine) : NULL;
     if (future != NULL && submit(engine, call, future) < 0) {
         Py_CLEAR(future);
     }
     Py_XDECREF(call);
-    sweep(engine);
+    engine_sweep(engine);
+    engine_leave(engine);
     return future;
 }
 
@@ -300,7 +389,8 @@ static PyObject *engine_submit(PyObject *self, PyObject *const *args, Py_ssize_t
 static PyObject *engine_reserve(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     uint32_t worker;
-    int rc = weirpool_worker_reserve(((Engine *)self)->pool, &worker);
+    Engine *engine = (Engine *)self;
+    int rc = engine->pool != NULL ? weirpool_worker_reserve(engine->pool, &worker) : -ESHUTDOWN;
     if (rc == -EAGAIN || rc == -ESHUTDOWN || rc == -EPIPE) {
         Py_RETURN_NONE;
     }
@@ -315,29 +405,57 @@ static PyObject *engine_watch(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "Iii", &worker, &fd, &pid)) {
         return NULL;
     }
-    int rc = weirpool_worker_watch(((Engine *)self)->pool, worker, fd, pid);
+    weirpool *pool = open_pool(self);
+    if (pool == NULL) {
+        return NULL;
+    }
+    int rc = weirpool_worker_watch(pool, worker, fd, pid);
     if (rc != 0) {
         return raise_error(state_of(self), rc);
     }
     Py_RETURN_NONE;
 }
 
-/* abandon(worker): it could not be started. */
-static PyObject *engine_abandon(PyObject *self, PyObject *number)
+static PyObject *give_number_up(PyObject *self, PyObject *number, void (*how)(weirpool *, uint32_t))
 {
     unsigned long worker = PyLong_AsUnsignedLong(number);
     if (worker == (unsigned long)-1 && PyErr_Occurred()) {
         return NULL;
     }
-    weirpool_worker_abandon(((Engine *)self)->pool, (uint32_t)worker);
+    if (((Engine *)self)->pool != NULL) {
+        how(((Engine *)self)->pool, (uint32_t)worker);
+    }
     Py_RETURN_NONE;
+}
+
+/* abandon(worker): it could not be started or watched; no process is left. */
+static PyObject *engine_abandon(PyObject *self, PyObject *number)
+{
+    return give_number_up(self, number, weirpool_worker_abandon);
+}
+
+/* vacate(worker): it has left, and was reaped. */
+static PyObject *engine_vacate(PyObject *self, PyObject *number)
+{
+    return give_number_up(self, number, weirpool_worker_vacate);
+}
+
+/* wants_worker() -> do outstanding tasks exceed workers? */
+static PyObject *engine_wants_worker(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    weirpool *pool = ((Engine *)self)->pool;
+    return PyBool_FromLong(pool != NULL && weirpool_worker_wanted(pool) == 1);
 }
 
 /* channel() -> the three descriptors that a worker needs. */
 static PyObject *engine_channel(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     struct weirpool_channel channel;
-    weirpool_channel(((Engine *)self)->pool, &channel);
+    weirpool *pool = open_pool(self);
+    if (pool == NULL) {
+        return NULL;
+    }
+    weirpool_channel(pool, &channel);
     return Py_BuildValue("iii", channel.segment, channel.doorbell, channel.parent);
 }
 
@@ -351,9 +469,11 @@ static PyObject *none_or_error(PyObject *self, int rc)
     Py_RETURN_NONE;
 }
 
+/* shutdown(): nothing more is accepted. Does nothing once the engine is closed. */
 static PyObject *engine_shutdown(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return none_or_error(self, weirpool_shutdown(((Engine *)self)->pool));
+    weirpool *pool = ((Engine *)self)->pool;
+    return none_or_error(self, pool != NULL ? weirpool_shutdown(pool) : 0);
 }
 
 static PyObject *engine_cancel_waiting(PyObject *self, PyObject *spare)
@@ -362,13 +482,16 @@ static PyObject *engine_cancel_waiting(PyObject *self, PyObject *spare)
     if (PyErr_Occurred()) {
         return NULL;
     }
-    return none_or_error(self, weirpool_cancel_waiting(((Engine *)self)->pool, n));
+    weirpool *pool = ((Engine *)self)->pool;
+    return none_or_error(self, pool != NULL ? weirpool_cancel_waiting(pool, n) : 0);
 }
 
 void engine_break(Engine *engine, PyObject *cause)
 {
     Py_XSETREF(engine->cause, Py_XNewRef(cause));
-    (void)weirpool_break(engine->pool);
+    if (engine->pool != NULL) {
+        (void)weirpool_break(engine->pool);
+    }
 }
 
 /* break_(cause): every task ends with BrokenProcessPool; cause is a text or None. */
@@ -380,8 +503,9 @@ static PyObject *engine_break_method(PyObject *self, PyObject *cause)
 
 static PyObject *engine_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    struct weirpool_stats s;
-    int rc = weirpool_stats(((Engine *)self)->pool, &s);
+    Engine *engine = (Engine *)self;
+    struct weirpool_stats s = engine->last;
+    int rc = engine->pool != NULL ? weirpool_stats(engine->pool, &s) : 0;
     if (rc != 0) {
         return raise_error(state_of(self), rc);
     }
@@ -396,7 +520,11 @@ static PyObject *engine_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *engine_check(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     char why[200];
-    int rc = weirpool_check(((Engine *)self)->pool, why, sizeof why);
+    weirpool *pool = open_pool(self);
+    if (pool == NULL) {
+        return NULL;
+    }
+    int rc = weirpool_check(pool, why, sizeof why);
     if (rc == -EUCLEAN) {
         PyErr_SetString(PyExc_AssertionError, why);
         return NULL;
@@ -410,7 +538,10 @@ static PyMethodDef engine_methods[] = {
     {"reserve", engine_reserve, METH_NOARGS, NULL},
     {"watch", engine_watch, METH_VARARGS, NULL},
     {"abandon", engine_abandon, METH_O, NULL},
+    {"vacate", engine_vacate, METH_O, NULL},
+    {"wants_worker", engine_wants_worker, METH_NOARGS, NULL},
     {"channel", engine_channel, METH_NOARGS, NULL},
+    {"close", engine_close, METH_NOARGS, NULL},
     {"shutdown", engine_shutdown, METH_NOARGS, NULL},
     {"cancel_waiting", engine_cancel_waiting, METH_O, NULL},
     {"break_", engine_break_method, METH_O, NULL},

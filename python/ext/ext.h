@@ -20,7 +20,6 @@ struct state {
     PyTypeObject *sink_type;
     PyTypeObject *worker_type;
     PyObject *base_future;     /* concurrent.futures.Future */
-    PyObject *condition_type;  /* threading.Condition */
     PyObject *cancelled_error; /* concurrent.futures.CancelledError */
     PyObject *broken_pool;     /* concurrent.futures.process.BrokenProcessPool */
     PyObject *state_names[4];  /* the strings of concurrent.futures._base, by enum future_state */
@@ -52,6 +51,9 @@ int parse_timeout(PyObject *timeout, int64_t *deadline);
 int is_early(int rc, int64_t deadline);
 
 /* ---- errors.c ---- */
+
+/* What whoever uses a pool in a forked child is told. */
+extern const char forked_text[];
 
 /* Raises what a -errno of the core means for a user; returns NULL. `pool` may be NULL. */
 PyObject *raise_error(struct state *state, int rc);
@@ -89,14 +91,25 @@ extern PyType_Spec engine_spec;
 
 typedef struct {
     PyObject_HEAD
-    weirpool *pool;
+    weirpool *pool;         /* NULL once it is closed: then every task has ended */
     PyObject *start_worker; /* called when one more worker is wanted */
     PyObject *cause;        /* why the pool broke, a text; NULL: a worker died */
+    int inside;             /* calls that are under way, and may have released the interpreter lock */
+    int closing;            /* close it when nobody is inside */
+    int broke;
+    struct weirpool_stats last; /* what the pool said when it was closed */
 } Engine;
+
+/* Around every call during which the interpreter lock may be released: the pool is not closed meanwhile. */
+void engine_enter(Engine *engine);
+void engine_leave(Engine *engine);
 
 /* Is this thread inside a callback or a submit of its own, so that it must not wait at the gate? */
 void enter_delivery(void);
 void leave_delivery(void);
+
+/* Tells what was taken and nobody watches, so that finished futures need not wait for the collector to wake up. */
+void engine_sweep(Engine *engine);
 
 /* Breaks the pool because a result cannot be decoded. */
 void engine_break(Engine *engine, PyObject *cause);

@@ -3,9 +3,9 @@
  * until somebody asks. `_condition`, `_waiters` and `_done_callbacks` come into being when they are looked at; what the
  * base class inherits from there (set_result, __repr__, the functions wait() and as_completed()) works on them.
  *
- * Its state follows the task while it is FOLLOWS. Where a condition exists, the state changes only while it is held
- * (future_tell), because wait() counts states under it; done() and result() look at the task itself and need not wait
- * for that.
+ * Its state follows the task while it is FOLLOWS. Where a condition exists, the state changes only when somebody
+ * acquires it (future_tell, FutureCondition), because wait() counts states twice under it; done() and result() look at
+ * the task itself and need not wait for that.
  *
  * It has no dealloc or traverse of its own: those of its base would restart at its type. Members do the work, and the
  * task is owned by a Handle.
@@ -24,7 +24,9 @@ struct future {
     PyObject *condition;
     PyObject *waiters;
     PyObject *callbacks;
-    unsigned long decoder; /* the thread that decodes at this moment; 0: none */
+    unsigned long decoder; /* the thread that decodes at this moment */
+    pid_t decoder_process; /* and its process: in a fork nobody else decodes */
+    int decoding; /* how deep: a thread may ask for a result from within its own decoding; 0: nobody decodes */
     unsigned char state;
     unsigned char told;
     unsigned char decoded;
@@ -45,9 +47,8 @@ static void handle_dealloc(PyObject *self)
     Handle *handle = (Handle *)self;
     PyTypeObject *type = Py_TYPE(self);
     /* A task in flight keeps its future and so its handle: only in a forked child can it be met here. */
-    weirpool *pool = handle->engine != NULL ? handle->engine->pool : NULL;
-    if (handle->task != NULL && (pool == NULL || weirpool_phase(pool, handle->task) == WEIRPOOL_TAKEN)) {
-        weirpool_release(pool, handle->task);
+    if (handle->task != NULL && weirpool_phase(handle->engine->pool, handle->task) == WEIRPOOL_TAKEN) {
+        weirpool_release(handle->engine->pool, handle->task);
     }
     Py_XDECREF(handle->engine);
     type->tp_free(self);
@@ -161,15 +162,26 @@ static PyObject *get_state(PyObject *self, void *Py_UNUSED(closure))
     return Py_NewRef(state_of(self)->state_names[current_state(self)]);
 }
 
+/* By hand a future can be ended. Otherwise one that has a task follows it. */
+static void set_state_to(PyObject *self, enum future_state state)
+{
+    if (task_of(self) == NULL || state == FINISHED || state == CANCELLED) {
+        fields(self)->state = state;
+    }
+}
+
 static int set_state(PyObject *self, PyObject *name, void *Py_UNUSED(closure))
 {
     struct state *state = state_of(self);
     static const enum future_state states[] = {PENDING, RUNNING, FINISHED, CANCELLED};
     for (size_t i = 0; name != NULL && i < sizeof states / sizeof *states; i++) {
         int same = PyObject_RichCompareBool(name, state->state_names[states[i]], Py_EQ);
-        if (same != 0) {
-            fields(self)->state = states[i];
-            return same < 0 ? -1 : 0;
+        if (same < 0) {
+            return -1;
+        }
+        if (same > 0) {
+            set_state_to(self, states[i]);
+            return 0;
         }
     }
     if (name != NULL && PyObject_RichCompareBool(name, state->cancelled_name, Py_EQ) == 1) {
@@ -195,7 +207,7 @@ static PyObject *get_condition(PyObject *self, void *Py_UNUSED(closure))
 {
     struct future *f = fields(self);
     if (f->condition == NULL) {
-        PyObject *condition = PyObject_CallNoArgs(state_of(self)->condition_type);
+        PyObject *condition = call_support(state_of(self), "FutureCondition", "(O)", self);
         if (condition == NULL) {
             return NULL;
         }
@@ -226,15 +238,6 @@ static PyObject *get_callbacks(PyObject *self, void *Py_UNUSED(closure))
         declare(self, WEIRPOOL_HOLDS);
     }
     return Py_XNewRef(f->callbacks);
-}
-
-/* Once nothing can change any more the engine, with its descriptors and its memory, need not live on for this future. */
-static void let_engine_go(PyObject *self)
-{
-    struct future *f = fields(self);
-    if (f->told && (f->decoded || f->state == CANCELLED)) {
-        Py_CLEAR(handle_of(self)->engine);
-    }
 }
 
 /* ---- decoding ---- */
@@ -268,30 +271,51 @@ static PyObject *no_memory_exception(size_t size)
     return exception;
 }
 
-/* Sets exactly one of the two. -1: an exception of the asker's; the bytes are left. */
-static int decode_end(PyObject *self, PyObject **result, PyObject **exception)
+/*
+ * Decodes the bytes; -1 with an exception set if that failed. A signal handler may have raised in the midst of it: what
+ * can be decoded at the second try is kept in `value`, and the exception is the asker's.
+ */
+static int decode_value(PyObject *self, const struct weirpool_completion *end, PyObject **value)
 {
     struct state *state = state_of(self);
+    *value = decode(state, end->result, end->result_size);
+    if (*value != NULL) {
+        return 0;
+    }
+    if (!must_leave_the_bytes()) {
+        PyObject *first = take_exception();
+        *value = decode(state, end->result, end->result_size);
+        if (*value != NULL) {
+            restore_exception(first);
+        } else {
+            Py_DECREF(first);
+        }
+    }
+    return -1;
+}
+
+/* Sets at most one of the two. -1: an exception of the asker's is set; if neither is set the bytes are left. */
+static int decode_end(PyObject *self, PyObject **result, PyObject **exception)
+{
     struct weirpool_completion end;
     weirpool_describe(task_of(self), &end);
     if (end.error == -ENOMEM) {
         *exception = no_memory_exception(end.result_size);
     } else if (end.error != 0) {
-        *exception = broken_exception(state, handle_of(self)->engine->cause);
+        *exception = broken_exception(state_of(self), handle_of(self)->engine->cause);
     } else {
-        PyObject *value = decode(state, end.result, end.result_size);
-        if (value == NULL && must_leave_the_bytes()) {
+        PyObject *value;
+        int rc = decode_value(self, &end, &value);
+        if (value != NULL) {
+            *(end.status != 0 ? exception : result) = value;
+            return rc;
+        }
+        if (must_leave_the_bytes()) {
             return -1;
         }
-        if (value == NULL) {
-            *exception = break_by_decoding(self);
-        } else if (end.status != 0) {
-            *exception = value;
-        } else {
-            *result = value;
-        }
+        *exception = break_by_decoding(self);
     }
-    return *result != NULL || *exception != NULL ? 0 : -1;
+    return *exception != NULL ? 0 : -1;
 }
 
 static void pause_a_moment(void)
@@ -301,10 +325,19 @@ static void pause_a_moment(void)
     Py_END_ALLOW_THREADS
 }
 
-/* Another thread decodes: let it finish. A thread that asks for a result from within its own decoding goes on. */
-static int wait_for_decoder(struct future *f)
+static int another_decodes(const struct future *f)
 {
-    while (f->decoder != 0 && f->decoder != PyThread_get_thread_ident()) {
+    return f->decoding > 0 && f->decoder != PyThread_get_thread_ident() && f->decoder_process == getpid();
+}
+
+/* Another thread decodes: let it finish. A thread that asks for a result from within its own decoding goes on. */
+static int wait_for_decoder(const struct future *f, int64_t deadline)
+{
+    while (another_decodes(f)) {
+        if (weirpool_deadline(0) >= deadline) {
+            PyErr_SetNone(PyExc_TimeoutError);
+            return -1;
+        }
         pause_a_moment();
         if (PyErr_CheckSignals() < 0) {
             return -1;
@@ -313,14 +346,31 @@ static int wait_for_decoder(struct future *f)
     return 0;
 }
 
+/* Whoever is first sets the outcome; the bytes stay until the outermost decoding is over. Steals the references. */
+static void keep_outcome(PyObject *self, PyObject *result, PyObject *exception)
+{
+    struct future *f = fields(self);
+    if (f->decoded) {
+        Py_XDECREF(result);
+        Py_XDECREF(exception);
+    } else if (result != NULL || exception != NULL) {
+        f->decoded = 1;
+        f->result = result;
+        f->exception = exception;
+    }
+    if (f->decoded && f->decoding == 0) {
+        weirpool_drop_result(task_of(self));
+    }
+}
+
 /* Once, in the thread that asks. Its outcome lies in `result` or `exception` afterwards. */
-static int ensure_decoded(PyObject *self)
+static int ensure_decoded(PyObject *self, int64_t deadline)
 {
     struct future *f = fields(self);
     if (f->state != FOLLOWS && f->state != FINISHED) {
         return 0;
     }
-    if (!f->decoded && wait_for_decoder(f) < 0) {
+    if (!f->decoded && wait_for_decoder(f, deadline) < 0) {
         return -1;
     }
     if (f->decoded || task_of(self) == NULL || !is_taken(self)) {
@@ -328,24 +378,17 @@ static int ensure_decoded(PyObject *self)
     }
     PyObject *result = NULL, *exception = NULL;
     f->decoder = PyThread_get_thread_ident();
+    f->decoder_process = getpid();
+    f->decoding++;
     int rc = decode_end(self, &result, &exception);
-    f->decoder = 0;
-    if (rc == 0 && !f->decoded) {
-        f->decoded = 1;
-        f->result = result;
-        f->exception = exception;
-        weirpool_drop_result(task_of(self));
-        let_engine_go(self);
-        return 0;
-    }
-    Py_XDECREF(result);
-    Py_XDECREF(exception);
+    f->decoding--;
+    keep_outcome(self, result, exception);
     return rc;
 }
 
 static PyObject *get_outcome(PyObject *self, PyObject **field)
 {
-    if (has_ended(self) && ensure_decoded(self) < 0) {
+    if (has_ended(self) && ensure_decoded(self, WEIRPOOL_FOREVER) < 0) {
         return NULL;
     }
     return Py_NewRef(*field != NULL ? *field : Py_None);
@@ -415,6 +458,15 @@ static void notify(PyObject *self)
     }
 }
 
+/* The condition is held. */
+static void resolve_and_notify(PyObject *self)
+{
+    if (fields(self)->state == FOLLOWS) {
+        resolve(self);
+        notify(self);
+    }
+}
+
 static int log_callback_error(PyObject *self)
 {
     PyObject *error = take_exception();
@@ -440,7 +492,8 @@ static int run_callback(PyObject *self, PyObject *callback)
     return done != NULL ? 0 : -1;
 }
 
-static int run_callbacks(PyObject *self)
+/* Where nobody is there to whom it could be passed on (`pass_on` is 0), anything that a callback raises is logged. */
+static int run_callbacks(PyObject *self, int pass_on)
 {
     struct future *f = fields(self);
     PyObject *callbacks = f->callbacks;
@@ -450,6 +503,9 @@ static int run_callbacks(PyObject *self)
     for (Py_ssize_t i = 0; rc == 0 && callbacks != NULL && i < PyList_GET_SIZE(callbacks); i++) {
         PyObject *callback = Py_NewRef(PyList_GET_ITEM(callbacks, i));
         rc = run_callback(self, callback);
+        if (rc < 0 && !pass_on) {
+            rc = log_callback_error(self);
+        }
         Py_DECREF(callback);
     }
     Py_XDECREF(callbacks);
@@ -460,15 +516,15 @@ static int run_callbacks(PyObject *self)
 static void announce(PyObject *self)
 {
     struct future *f = fields(self);
+    if (f->state != FOLLOWS) {
+        return; /* it was looked at after the task was taken: nobody was waiting */
+    }
     if (f->condition == NULL || call_method(f->condition, "acquire") < 0) {
         PyErr_Clear();
         resolve(self);
         return;
     }
-    if (f->state == FOLLOWS) {
-        resolve(self);
-        notify(self);
-    }
+    resolve_and_notify(self);
     if (call_method(f->condition, "release") < 0) {
         PyErr_WriteUnraisable(self);
     }
@@ -480,14 +536,8 @@ void future_tell(Engine *engine, weirpool_task *task)
     weirpool_describe(task, &end);
     PyObject *self = end.user;
     announce(self);
-    if (run_callbacks(self) < 0) {
-        log_callback_error(self); /* nobody here to pass it on to */
-    }
+    (void)run_callbacks(self, 0);
     weirpool_told(engine->pool, task);
-    if (end.error != 0 && ensure_decoded(self) < 0) {
-        PyErr_Clear(); /* whoever asks will see it */
-    }
-    let_engine_go(self);
     Py_DECREF(self); /* the flight's reference */
 }
 
@@ -498,7 +548,6 @@ void future_fail(PyObject *self, PyObject *exception)
     f->decoded = 1;
     f->told = 1;
     f->state = FINISHED;
-    let_engine_go(self);
 }
 
 /* ---- methods ---- */
@@ -508,8 +557,8 @@ static int timed_out(int rc)
     return rc == -ETIMEDOUT || rc == -EAGAIN;
 }
 
-/* Waits until the task is taken. -1: exception set. */
-static int wait_for_end(PyObject *self, int64_t deadline)
+/* -1: exception set. */
+static int wait_in_slices(PyObject *self, int64_t deadline)
 {
     while (!has_ended(self)) {
         weirpool_task *task = task_of(self);
@@ -534,6 +583,20 @@ static int wait_for_end(PyObject *self, int64_t deadline)
     return 0;
 }
 
+/* Waits until the task is taken. -1: exception set. */
+static int wait_for_end(PyObject *self, int64_t deadline)
+{
+    Engine *engine = handle_of(self)->engine;
+    if (has_ended(self)) {
+        return 0;
+    }
+    engine_enter(engine);
+    int rc = wait_in_slices(self, deadline);
+    engine_sweep(engine); /* what this thread took for others */
+    engine_leave(engine);
+    return rc;
+}
+
 /* Waits, refuses a cancelled future, decodes. -1: exception set. */
 static int await_outcome(PyObject *self, PyObject *args, PyObject *kwargs, const char *format)
 {
@@ -543,14 +606,14 @@ static int await_outcome(PyObject *self, PyObject *args, PyObject *kwargs, const
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, format, names, &timeout)) {
         return -1;
     }
-    if (!has_ended(self) && (parse_timeout(timeout, &deadline) < 0 || wait_for_end(self, deadline) < 0)) {
+    if (parse_timeout(timeout, &deadline) < 0 || wait_for_end(self, deadline) < 0) {
         return -1;
     }
     if (was_cancelled(self)) {
         PyErr_SetNone(state_of(self)->cancelled_error);
         return -1;
     }
-    return ensure_decoded(self);
+    return ensure_decoded(self, deadline);
 }
 
 static PyObject *future_result(PyObject *self, PyObject *args, PyObject *kwargs)
@@ -618,23 +681,33 @@ static int withdraw(PyObject *self)
     return rc;
 }
 
+/* The task was taken back: its future is told here and now. -1: a callback raised what is no Exception. */
+static int tell_cancelled(PyObject *self)
+{
+    weirpool_told(pool_of(self), task_of(self)); /* first: a callback may wait for the pool to end */
+    int rc = run_callbacks(self, 1);
+    Py_DECREF(self); /* the flight's reference; the caller has its own */
+    return rc;
+}
+
 static PyObject *future_cancel(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     if (has_ended(self) || task_of(self) == NULL) {
         return PyBool_FromLong(was_cancelled(self));
     }
+    Engine *engine = handle_of(self)->engine;
+    PyObject *answer;
+    engine_enter(engine);
     int rc = withdraw(self);
-    if (rc == -EBUSY) {
-        return PyBool_FromLong(was_cancelled(self));
+    if (rc == 0) {
+        answer = tell_cancelled(self) == 0 ? Py_NewRef(Py_True) : NULL;
+    } else if (rc == -EBUSY) {
+        answer = PyBool_FromLong(was_cancelled(self));
+    } else {
+        answer = rc < 0 ? raise_error(state_of(self), rc) : NULL;
     }
-    if (rc != 0) {
-        return rc < 0 ? raise_error(state_of(self), rc) : NULL;
-    }
-    rc = run_callbacks(self);
-    weirpool_told(pool_of(self), task_of(self));
-    let_engine_go(self);
-    Py_DECREF(self); /* the flight's reference */
-    return rc == 0 ? Py_NewRef(Py_True) : NULL;
+    engine_leave(engine);
+    return answer;
 }
 
 static PyObject *future_add_done_callback(PyObject *self, PyObject *callback)
@@ -651,6 +724,15 @@ static PyObject *future_add_done_callback(PyObject *self, PyObject *callback)
     }
     int rc = waits_for_telling ? PyList_Append(f->callbacks, callback) : run_callback(self, callback);
     return rc == 0 ? Py_NewRef(Py_None) : NULL;
+}
+
+/* Whoever has acquired the condition calls this: he finds the end announced, although its teller may wait for him. */
+static PyObject *future_catch_up(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (is_taken(self)) {
+        resolve_and_notify(self);
+    }
+    Py_RETURN_NONE;
 }
 
 static PyObject *future_reduce(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
@@ -687,6 +769,7 @@ static PyMethodDef future_methods[] = {
      "Callbacks run in the order in which they were added, in a thread of this process. An exception that one raises\n"
      "is logged. The task counts as outstanding until they have run; a callback may submit, also to a full pool."},
     {"__reduce__", future_reduce, METH_NOARGS, NULL},
+    {"_catch_up", future_catch_up, METH_NOARGS, NULL},
     {NULL},
 };
 

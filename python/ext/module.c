@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <math.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define NS_PER_S 1e9
 #define SLICE_NS INT64_C(50000000)
@@ -27,17 +29,10 @@ PyObject *call_support(struct state *state, const char *name, const char *format
 
 /* ---- waiting ---- */
 
+/* Asked of the kernel: a call of Python's would let a signal handler run here, whose exception would be lost. */
 static int is_main_thread(void)
 {
-    PyObject *threading = PyImport_ImportModule("threading");
-    PyObject *main = threading != NULL ? PyObject_CallMethod(threading, "main_thread", NULL) : NULL;
-    PyObject *ident = main != NULL ? PyObject_GetAttrString(main, "ident") : NULL;
-    int is_main = ident != NULL && PyLong_Check(ident) && PyLong_AsUnsignedLong(ident) == PyThread_get_thread_ident();
-    PyErr_Clear();
-    Py_XDECREF(ident);
-    Py_XDECREF(main);
-    Py_XDECREF(threading);
-    return is_main;
+    return syscall(SYS_gettid) == getpid();
 }
 
 int64_t wait_slice(int64_t deadline)
@@ -95,7 +90,6 @@ static int import_all(struct state *state)
         const char *name;
     } wanted[] = {
         {&state->base_future, "concurrent.futures", "Future"},
-        {&state->condition_type, "threading", "Condition"},
         {&state->cancelled_error, "concurrent.futures", "CancelledError"},
         {&state->broken_pool, "concurrent.futures.process", "BrokenProcessPool"},
         {&state->state_names[PENDING], "concurrent.futures._base", "PENDING"},
@@ -179,7 +173,8 @@ static int module_exec(PyObject *module)
         PyModule_AddIntConstant(module, "INIT_FAILED", WEIRPOOL_INIT_FAILED) < 0 ||
         PyModule_AddIntConstant(module, "INLINE_PAYLOAD", WEIRPOOL_INLINE_PAYLOAD) < 0 ||
         PyModule_AddIntConstant(module, "INLINE_RESULT", WEIRPOOL_INLINE_RESULT) < 0 ||
-        PyModule_AddIntConstant(module, "MAX_WORKERS", WEIRPOOL_MAX_WORKERS) < 0) {
+        PyModule_AddIntConstant(module, "MAX_WORKERS", WEIRPOOL_MAX_WORKERS) < 0 ||
+        PyModule_AddStringConstant(module, "FORKED", forked_text) < 0) {
         return -1;
     }
     return add_types(module, state);
@@ -194,7 +189,6 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->sink_type);
     Py_VISIT(state->worker_type);
     Py_VISIT(state->base_future);
-    Py_VISIT(state->condition_type);
     Py_VISIT(state->cancelled_error);
     Py_VISIT(state->broken_pool);
     Py_VISIT(state->loads);

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from multiprocessing import util
 from typing import Any
 
 from weirpool import _core, _support
 from weirpool._crew import Crew
 
+_lock = threading.RLock()  # of the three below; a signal handler may come upon it
 _exiting = False
+_prepared: int | None = None
 _running: weakref.WeakSet[Collector] = weakref.WeakSet()
 
 
@@ -24,14 +27,30 @@ class Collector(threading.Thread):
         super().__init__(name="weirpool-collector", daemon=False)
         self._engine = engine
         self._crew = crew
-        # Takes no lock that a submit could hold: it may run inside one, wherever garbage is collected.
-        self._owner = weakref.ref(executor, lambda _: engine.shutdown())
+        self._owner = weakref.ref(executor, lambda _: _shut_down(engine))
 
     def start(self) -> None:
-        super().start()
-        _running.add(self)
+        with _lock:
+            if _exiting:
+                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+            _finish_before_children_are_joined()
+            _running.add(self)
+            try:
+                super().start()
+            except BaseException:
+                if not self.is_alive():
+                    _running.discard(self)
+                raise
 
     def run(self) -> None:
+        self._collect()
+        self._crew.dismiss()
+        executor = self._owner()
+        if executor is not None:
+            executor._release(self._engine)
+        self._engine.close()
+
+    def _collect(self) -> None:
         while True:
             kind, worker = self._engine.collect()
             if kind == _core.WORKER_LEFT:
@@ -57,7 +76,15 @@ class Collector(threading.Thread):
     def _report_broken(self) -> None:
         executor = self._owner()
         if executor is not None:
-            executor._broken = _support.UNUSABLE
+            executor._report_broken(self._engine)
+
+
+def _shut_down(engine: _core.Engine) -> None:
+    """The executor was collected. Takes no lock that a submit could hold: garbage may be collected inside one."""
+    try:
+        engine.shutdown()
+    except RuntimeError:  # in a forked child: the pool is the parent's
+        pass
 
 
 def is_exiting() -> bool:
@@ -68,16 +95,27 @@ def is_exiting() -> bool:
 def _finish_all() -> None:
     """At interpreter exit: turn producers away, run what was accepted, join."""
     global _exiting
-    _exiting = True
-    collectors = list(_running)
+    with _lock:
+        _exiting = True
+        collectors = list(_running)
     for collector in collectors:
         collector.stop()
     for collector in collectors:
         collector.join()
 
 
+def _finish_before_children_are_joined() -> None:
+    """In a process of multiprocessing's, children are joined at exit before threads are: ours must have been told."""
+    global _prepared
+    if _prepared != os.getpid():
+        _prepared = os.getpid()
+        util.Finalize(None, _finish_all, exitpriority=100)
+
+
 def _forget_all() -> None:
-    """In a forked child: the threads are the parent's."""
+    """In a forked child: the threads are the parent's, and one of them may have held the lock."""
+    global _lock
+    _lock = threading.RLock()
     _running.clear()
 
 

@@ -37,6 +37,10 @@ class Crew:
         """Start workers for this engine from now on."""
         self._engine = engine
 
+    def dismiss(self) -> None:
+        """Start no more workers, and let the engine go."""
+        self._engine = None
+
     @property
     def forks(self) -> bool:
         """Must all workers be started before there are threads?"""
@@ -49,30 +53,28 @@ class Crew:
     def start_one(self) -> None:
         """Start one more worker, unless there are enough. What starting a process raises is raised."""
         engine = self._engine
-        assert engine is not None
         with self._lock:
-            number = engine.reserve()
-            if number is None:
+            number = engine.reserve() if engine is not None else None
+            if engine is None or number is None:
                 return
+            channel = _worker.Channel(*engine.channel())
+            process = self._context.Process(  # type: ignore[attr-defined]
+                target=_worker.main, args=(channel, number, *self._worker_args)
+            )
             try:
-                process = self._start(engine, number)
+                process.start()
+                self._watch(engine, number, process)
             except BaseException:
+                if process.pid is not None:
+                    process.kill()
+                    process.join()
                 engine.abandon(number)
                 raise
-            self._watch(engine, number, process)
-
-    def _start(self, engine: _core.Engine, number: int) -> BaseProcess:
-        channel = _worker.Channel(*engine.channel())
-        process: BaseProcess = self._context.Process(  # type: ignore[attr-defined]
-            target=_worker.main, args=(channel, number, *self._worker_args)
-        )
-        process.start()
-        return process
+            self.processes[process.pid] = process
+            self._by_number[number] = process
 
     def _watch(self, engine: _core.Engine, number: int, process: BaseProcess) -> None:
         assert process.pid is not None
-        self.processes[process.pid] = process
-        self._by_number[number] = process
         try:
             fd = os.pidfd_open(process.pid)
         except OSError:  # it has ended already, or pidfds are refused here
@@ -85,25 +87,28 @@ class Crew:
 
     def replace(self, number: int) -> None:
         """A worker left as planned: take leave of it, and start another one if there is work for it."""
-        engine = self._engine
-        assert engine is not None
         with self._lock:
             process = self._by_number.pop(number)
             process.join()
             assert process.pid is not None
             self.processes.pop(process.pid, None)
-        stats = engine.stats()
-        if stats["outstanding"] > stats["workers"]:
-            self.start_one()
+            if self._engine is not None:
+                self._engine.vacate(number)
+                if self._engine.wants_worker():
+                    self.start_one()
 
     def join(self) -> None:
         """Wait for workers that were told to leave."""
-        for process in list(self.processes.values()):
+        for process in self._all():
             process.join()
+
+    def _all(self) -> list[BaseProcess]:
+        with self._lock:  # one that is being started is waited for
+            return list(self.processes.values())
 
     def terminate(self) -> None:
         """End every worker: politely, and by force where that does not help (one that is stopped cannot listen)."""
-        processes = list(self.processes.values())
+        processes = self._all()
         for process in processes:
             process.terminate()
         for process in processes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
@@ -61,24 +60,25 @@ def _in_order(
     window: int | None,
 ) -> Iterator[Any]:
     futures = deque(executor.submit(fn, *args) for args in itertools.islice(calls, window))
-    more = None if window is None else _More(weakref.ref(executor), fn, calls)
+    more = None if window is None else _More(executor, fn, calls)
     return _yield_results(futures, more, deadline)
 
 
 class _More:
-    """Submits one more call, as long as there are calls and the executor is alive."""
+    """Submits one more call. The executor is kept alive as long as there are calls: none may be left out silently."""
 
-    def __init__(
-        self, executor: weakref.ref[Executor], fn: Callable[..., Any], calls: Iterator[tuple[Any, ...]]
-    ) -> None:
-        self._executor = executor
+    def __init__(self, executor: Executor, fn: Callable[..., Any], calls: Iterator[tuple[Any, ...]]) -> None:
+        self._executor: Executor | None = executor
         self._fn = fn
         self._calls = calls
 
     def submit_into(self, futures: deque[Future[Any]]) -> None:
-        executor = self._executor()
-        if executor is not None:
-            futures.extend(executor.submit(self._fn, *args) for args in itertools.islice(self._calls, 1))
+        if self._executor is None:
+            return
+        for args in self._calls:
+            futures.append(self._executor.submit(self._fn, *args))
+            return
+        self._executor = None
 
 
 def _yield_results(futures: deque[Future[Any]], more: _More | None, deadline: float | None) -> Iterator[Any]:

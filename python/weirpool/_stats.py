@@ -29,4 +29,4 @@ class Stats:
     finished: int = 0
     """Accepted tasks that have ended: returned, raised, or cancelled."""
     segment_bytes: int = 0
-    """Bytes that the memory shared with the workers really holds."""
+    """Bytes that the memory shared with the workers really holds, or held when the executor ended."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
+import threading
+import weakref
 from concurrent.futures import _base, process
 from traceback import format_exception
+from typing import Any
 
 UNUSABLE = "A child process terminated abruptly, the process pool is not usable anymore"
 BROKEN = "A process in the process pool was terminated abruptly while the future was running or pending."
@@ -15,25 +18,60 @@ def format_cause(error: BaseException) -> str:
     return "".join(format_exception(error))
 
 
+def _remote(text: str) -> BaseException:
+    """The standard library's own class: programs look for it."""
+    return process._RemoteTraceback(text)  # type: ignore[arg-type]
+
+
 def broken(cause: str | None) -> process.BrokenProcessPool:
     """The exception of a task whose pool broke; one instance a future, as tracebacks grow on instances."""
     error = process.BrokenProcessPool(BROKEN)
     if cause is not None:
-        error.__cause__ = process._RemoteTraceback(f"\n'''\n{cause}'''")
+        error.__cause__ = _remote(f"\n'''\n{cause}'''")
     return error
 
 
 def with_remote_traceback(error: BaseException) -> BaseException:
     """An error of the parent's that took the place of a task's: its traceback becomes its cause, as from a worker."""
-    error.__cause__ = process._RemoteTraceback(f'\n"""\n{format_cause(error)}"""')
+    error.__cause__ = _remote(f'\n"""\n{format_cause(error)}"""')
     return error.with_traceback(None)
 
 
 def portable(error: BaseException) -> process._ExceptionWithTraceback:
     """A task's exception in the form that carries its traceback to the parent."""
-    return process._ExceptionWithTraceback(error, error.__traceback__)
+    return process._ExceptionWithTraceback(error, error.__traceback__)  # type: ignore[arg-type]
 
 
 def log_callback_error(future: cf.Future[object], error: BaseException) -> None:
     """A done-callback raised."""
     _base.LOGGER.error("exception calling callback for %r", future, exc_info=error)
+
+
+class FutureCondition(threading.Condition):
+    """The condition of one future.
+
+    Whoever acquires it finds the future's end announced, if its task has one: the collector, which announces it
+    otherwise, may be in a callback that looks at this very future. While it is held the state does not change, which
+    wait() and as_completed() rely on.
+    """
+
+    def __init__(self, future: Any) -> None:
+        super().__init__()
+        self._future = weakref.ref(future)
+        del self.acquire  # the lock's own, set by the base class
+
+    def acquire(self, *args: Any, **kwargs: Any) -> bool:
+        """As the lock's."""
+        nested = self._is_owned()  # type: ignore[attr-defined]
+        acquired: bool = self._lock.acquire(*args, **kwargs)  # type: ignore[attr-defined]
+        if acquired and not nested:
+            self._catch_up()
+        return acquired
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def _catch_up(self) -> None:
+        future = self._future()
+        if future is not None:
+            future._catch_up()

@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
 from typing import Any, Literal, ParamSpec, TypeVar
 
-from weirpool import _core, _map
+from weirpool import _core, _map, _support
 from weirpool._collector import Collector, is_exiting
 from weirpool._crew import Crew
 from weirpool._stats import Stats
@@ -64,9 +64,10 @@ class ProcessPoolExecutor(cf.Executor):
         self._bound: int | None = None
         self._broken: str | Literal[False] = False
         self._shutdown_thread = False
-        self._shutdown_lock = threading.Lock()
+        self._shutdown_lock = threading.RLock()  # a signal handler may come upon it
         self._engine: _core.Engine | None = None
-        self._last_stats = Stats()
+        self._owner: int | None = None  # the pid of the process in which it was started
+        self._last_engine: _core.Engine | None = None  # closed, but still good for its numbers
         self._executor_manager_thread: Collector | None = None
         self._processes: Any = {}
 
@@ -122,32 +123,48 @@ class ProcessPoolExecutor(cf.Executor):
 
         May be called several times, and from any thread.
         """
+        self._refuse_forks()
         with self._shutdown_lock:
             self._shutdown_thread = True
             engine, collector = self._engine, self._executor_manager_thread
-            if engine is not None:
+            if engine is None:
+                self._processes = None
+            else:
+                engine.shutdown()  # first: else cancelling would make room for producers that wait
                 if cancel_futures:
                     engine.cancel_waiting(self._max_workers + 1)
-                engine.shutdown()
         if collector is not None and wait and collector is not threading.current_thread():
             collector.join()
-            self._release()
 
     def stats(self) -> Stats:
         """Return what the executor does at this moment. Thread-safe; costs some microseconds."""
-        engine = self._engine
-        return self._last_stats if engine is None else _read_stats(engine)
+        self._refuse_forks()
+        engine = self._engine or self._last_engine
+        return Stats() if engine is None else _read_stats(engine)
 
-    def _release(self) -> None:
-        """Let go of descriptors and shared memory; unread futures may still hold them."""
+    def _report_broken(self, engine: _core.Engine) -> None:
+        """The collector has seen the pool of this engine break."""
         with self._shutdown_lock:
-            if self._engine is not None:
-                self._last_stats = _read_stats(self._engine)
-            self._engine = None
+            if self._engine is engine:
+                self._broken = _support.UNUSABLE
+
+    def _release(self, engine: _core.Engine) -> None:
+        """The collector of this engine has ended, and closes it."""
+        with self._shutdown_lock:
+            if self._engine is not engine:
+                return
+            self._last_engine, self._engine = engine, None
             self._executor_manager_thread = None
-            self._processes = None
+            if self._shutdown_thread:
+                self._processes = None
+
+    def _refuse_forks(self) -> None:
+        """Before any lock: in a forked child another thread of the parent's may seem to hold it."""
+        if self._owner not in (None, os.getpid()):
+            raise RuntimeError(_core.FORKED)
 
     def _start(self) -> _core.Engine:
+        self._refuse_forks()
         with self._shutdown_lock:
             if self._broken:
                 raise BrokenProcessPool(self._broken)
@@ -156,6 +173,7 @@ class ProcessPoolExecutor(cf.Executor):
             if is_exiting():
                 raise RuntimeError("cannot schedule new futures after interpreter shutdown")
             if self._engine is None:
+                self._owner = os.getpid()
                 self._open()
             assert self._engine is not None
             return self._engine
@@ -172,6 +190,7 @@ class ProcessPoolExecutor(cf.Executor):
             collector = Collector(self, engine, crew)
             collector.start()
         except BaseException:
+            engine.shutdown()  # for a collector that runs although its start was interrupted
             crew.terminate()
             raise
         self._processes = crew.processes
@@ -180,9 +199,9 @@ class ProcessPoolExecutor(cf.Executor):
 
     def _check(self) -> None:
         """For tests: raise AssertionError if an invariant of the pool is broken."""
-        engine = self._engine
-        if engine is not None:
-            engine.check()
+        with self._shutdown_lock:
+            if self._engine is not None:
+                self._engine.check()
 
 
 class BoundedProcessPoolExecutor(ProcessPoolExecutor):
@@ -191,20 +210,29 @@ class BoundedProcessPoolExecutor(ProcessPoolExecutor):
     At the bound ``submit()`` waits, so that producers that are faster than the workers do not fill memory.
     """
 
-    def __init__(self, max_queue_size: int | Literal[True] | None = None, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        max_queue_size: int | Literal[True] | None = None,
+        max_workers: int | None = None,
+        mp_context: BaseContext | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+    ) -> None:
         """Make a bounded executor.
 
         Args:
             max_queue_size: The most outstanding tasks (waiting and running; a task whose future has done-callbacks is
                 finished when they have run). True: twice the number of workers. None: no bound.
-            *args: As for ProcessPoolExecutor.
-            **kwargs: As for ProcessPoolExecutor.
+            max_workers, mp_context, initializer, initargs, max_tasks_per_child: As for ProcessPoolExecutor.
 
         Raises:
             ValueError: max_queue_size is anything else. Nothing was started.
+            ValueError, TypeError: As ProcessPoolExecutor, for its arguments.
         """
         _check_max_queue_size(max_queue_size)
-        super().__init__(*args, **kwargs)
+        super().__init__(max_workers, mp_context, initializer, initargs, max_tasks_per_child=max_tasks_per_child)
         self._bound = 2 * self._max_workers if max_queue_size is True else max_queue_size
         if self._bound is not None:
             self._bound = min(self._bound, _MOST_OUTSTANDING)

@@ -23,9 +23,6 @@
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
-#ifndef P_PIDFD
-#define P_PIDFD 3
-#endif
 
 #define NS_PER_S INT64_C(1000000000)
 #define NS_PER_MS INT64_C(1000000)
@@ -211,10 +208,11 @@ void wp_os_watch_remove(int watch, int fd)
 
 static int milliseconds_until(int64_t deadline)
 {
-    int64_t left = deadline - wp_os_now();
-    if (left <= 0) {
+    int64_t now = wp_os_now();
+    if (deadline <= now) {
         return 0;
     }
+    int64_t left = deadline - now;
     int64_t ms = left / NS_PER_MS + (left % NS_PER_MS != 0);
     return ms > INT_MAX ? INT_MAX : (int)ms;
 }
@@ -254,18 +252,10 @@ bool wp_os_process_ended(int process)
     return poll(&p, 1, 0) > 0;
 }
 
-int wp_os_process_reap(int process, int *status)
+int wp_os_process_reap(pid_t pid, int *status)
 {
-    siginfo_t info = {.si_pid = 0};
-    if (waitid((idtype_t)P_PIDFD, (id_t)process, &info, WEXITED | WNOHANG) != 0) {
-        return -errno;
-    }
-    if (info.si_pid == 0) {
-        return 0;
-    }
-    bool exited = info.si_code == CLD_EXITED;
-    *status = exited ? (info.si_status & 0xff) << 8 : info.si_status & 0x7f;
-    return 1;
+    pid_t reaped = waitpid(pid, status, WNOHANG);
+    return reaped < 0 ? -errno : reaped > 0;
 }
 
 void wp_os_process_kill(int process)

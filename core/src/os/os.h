@@ -76,7 +76,7 @@ int wp_os_process_open(pid_t pid);
 bool wp_os_process_ended(int process);
 
 /* Reaps an own child. Returns 1 with its waitpid() status, 0 if it still runs, -errno. */
-int wp_os_process_reap(int process, int *status);
+int wp_os_process_reap(pid_t pid, int *status);
 
 void wp_os_process_kill(int process);
 
