@@ -1,0 +1,120 @@
+"""Fixtures: start methods, pools that are checked, a watch over what a test leaves behind, repeats of races."""
+
+import faulthandler
+import multiprocessing.forkserver
+import os
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # so that workers find `tasks`
+
+from support import Gate, Leaks, Pools, Script, Threads, last_resort
+
+START_METHODS = ("fork", "forkserver", "spawn")
+LIMIT = 120.0  # seconds a test; a marker `timeout` says otherwise
+STDERR = pytest.StashKey[int]()
+FAILED = pytest.StashKey[bool]()
+REPEATS = int(os.environ.get("WEIRPOOL_SOAK", "2"))  # of tests marked `race`
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "race: a test of a race; WEIRPOOL_SOAK=N repeats it N times")
+    config.addinivalue_line("markers", "slow: takes several seconds")
+    # Workers are forked while producers run; that is what users do, too.
+    config.addinivalue_line("filterwarnings", "ignore:.*multi-threaded, use of fork:DeprecationWarning")
+    config.stash[STDERR] = os.dup(2)  # before output is captured
+    # Else each spawned worker imports pytest, as the program's main module.
+    main = sys.modules["__main__"]
+    main.__spec__ = None
+    main.__file__ = None
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    # Threads that hang would keep the interpreter from ending; nothing cancels this.
+    faulthandler.dump_traceback_later(60, exit=True, file=config.stash[STDERR])
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.definition.get_closest_marker("race"):
+        metafunc.fixturenames.append("repeat")
+        metafunc.parametrize("repeat", range(REPEATS))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    marker = item.get_closest_marker("timeout")
+    limit = float(marker.args[0]) if marker and marker.args else LIMIT
+    with last_resort(limit + 30, item.config.stash[STDERR]):
+        return (yield)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def multiprocessing_helpers() -> None:
+    """The fork server and the resource tracker stay for good: start them before anything is counted."""
+    multiprocessing.forkserver.ensure_running()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report: pytest.TestReport = yield
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test: no process, no thread and no descriptor more than before."""
+    leaks = Leaks()
+    yield
+    if request.node.stash.get(FAILED, False):
+        return  # its traceback keeps its pools
+    deadline = time.monotonic() + 20
+    while (found := leaks.found()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not found, f"left behind: {found}"
+
+
+@pytest.fixture(params=START_METHODS)
+def start_method(request: pytest.FixtureRequest) -> str:
+    method: str = request.param
+    return method
+
+
+@pytest.fixture
+def pools(nothing_left_behind: None) -> Iterator[Pools]:
+    made = Pools()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def gate(tmp_path: Path, pools: Pools) -> Iterator[Gate]:
+    """Torn down before the pools, so that they can end."""
+    made = Gate(tmp_path / "gate")
+    yield made
+    made.open()
+
+
+@pytest.fixture
+def threads(pools: Pools) -> Threads:
+    return Threads()
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Iterator[Callable[..., Script]]:
+    """Starts Python programs, and sees to it that none outlives the test."""
+    started: list[Script] = []
+
+    def start(body: str, *args: Any) -> Script:
+        started.append(Script(tmp_path, body, *args))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill_all()

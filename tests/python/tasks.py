@@ -1,0 +1,314 @@
+"""What the tests run in worker processes: importable there, whatever the start method."""
+
+import os
+import signal
+import threading
+import time
+import uuid
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+PATIENCE = 90.0  # seconds after which a task that waits for its test gives up
+
+
+# ---- Plain results --------------------------------------------------------------------------------------------------
+
+
+def nothing() -> None:
+    pass
+
+
+def nothing_with(_: Any) -> None:
+    pass
+
+
+def send(connection: Any, message: Any) -> None:
+    with connection:
+        connection.send(message)
+
+
+def echo(value: Any = None) -> Any:
+    return value
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def add(left: int, right: int) -> int:
+    return left + right
+
+
+def everything(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return args, kwargs
+
+
+def apply(call: tuple[Any, ...]) -> Any:
+    return call[0](*call[1:])
+
+
+def nap(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def pid(_: Any = None) -> int:
+    return os.getpid()
+
+
+def log(path: str, line: Any) -> Any:
+    """Appends a line; one write, so that lines of several processes do not mix."""
+    with open(path, "ab", buffering=0) as file:
+        file.write(f"{line}\n".encode())
+    return line
+
+
+def log_with(path: str, line: Any, _: Any) -> Any:
+    return log(path, line)
+
+
+def nap_and_log(seconds: float, path: str, line: Any) -> Any:
+    time.sleep(seconds)
+    return log(path, line)
+
+
+class Multiplier:
+    def __init__(self, factor: int) -> None:
+        self.factor = factor
+
+    def times(self, number: int) -> int:
+        return number * self.factor
+
+    __call__ = times
+
+
+# ---- Tasks that a test holds and lets go ------------------------------------------------------------------------------
+
+
+def hold(folder: str, value: Any = None) -> Any:
+    """Leaves a file that says it has started, then waits until the test opens the gate (support.Gate)."""
+    (Path(folder) / f"started-{uuid.uuid4()}").touch()
+    deadline = time.monotonic() + PATIENCE
+    while not (Path(folder) / "open").exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError("the test never opened the gate")
+        time.sleep(0.002)
+    return value
+
+
+def hold_and_log(folder: str, path: str, line: Any) -> Any:
+    hold(folder)
+    return log(path, line)
+
+
+# ---- Errors -----------------------------------------------------------------------------------------------------------
+
+
+class OddError(Exception):
+    """An exception of the user's own."""
+
+
+class FalsyError(Exception):
+    def __bool__(self) -> bool:
+        return False
+
+
+class HalfPickledError(Exception):
+    """Can be pickled, cannot be rebuilt: the arguments that it hands on are not those it takes."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"{code}: {reason}")
+
+
+class SecretiveError(Exception):
+    """Cannot be pickled."""
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("nobody may pickle this")
+
+
+def fail(error: BaseException) -> NoReturn:
+    raise error
+
+
+def fail_with(kind: type[BaseException], *args: Any) -> NoReturn:
+    raise kind(*args)
+
+
+def fail_on(bad: int, number: int) -> int:
+    if number == bad:
+        raise OddError(number)
+    return number
+
+
+def return_error() -> Exception:
+    return OddError("returned, not raised")
+
+
+def unpicklable_result() -> Any:
+    return threading.Lock()
+
+
+# ---- Objects that do something when they are pickled or rebuilt ----------------------------------------------------------
+
+
+class RefusesPickling:
+    def __reduce__(self) -> NoReturn:
+        raise OddError("not this one")
+
+
+class CallsWhenPickled:
+    """Runs `call` in the process that pickles it; travels as None."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.call = call
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.call()
+        return echo, ()
+
+
+class DiesWhenPickled:
+    def __reduce__(self) -> NoReturn:
+        die()
+
+
+class DiesWhenRebuilt:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return die, ()
+
+
+class FailsWhenRebuilt:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return fail, (OddError("cannot be rebuilt"),)
+
+
+def echo_failing_to_rebuild() -> FailsWhenRebuilt:
+    return FailsWhenRebuilt()
+
+
+class Counted:
+    """Counts how often it was rebuilt in this process."""
+
+    rebuilt = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return rebuild_counted, ()
+
+
+def rebuild_counted() -> Counted:
+    Counted.rebuilt += 1
+    return Counted()
+
+
+class Box:
+    """Can be weakly referenced, and holds what it is given."""
+
+    def __init__(self, content: Any = None) -> None:
+        self.content = content
+
+
+def dying_result(size: int) -> list[Any]:
+    return [bytes(size), DiesWhenPickled()]
+
+
+# ---- Bytes ------------------------------------------------------------------------------------------------------------
+
+
+def checked(data: Any, crc: int) -> Any:
+    """Returns the data if they arrived as they were sent."""
+    if zlib.crc32(data) != crc:
+        raise ValueError(f"{len(data)} bytes arrived damaged")
+    return data
+
+
+def log_damage(path: str, data: bytes, crc: int) -> None:
+    if zlib.crc32(data) != crc:
+        log(path, f"{len(data)} bytes, {data.count(0)} of them 0")
+
+
+def size_of(data: Any) -> int:
+    return len(data)
+
+
+def zeros(size: int) -> bytes:
+    return bytes(size)
+
+
+def start_then_return(folder: str, size: int) -> bytes:
+    """Says that it has started, then returns much at once."""
+    (Path(folder) / f"started-{uuid.uuid4()}").touch()
+    return bytes(size)
+
+
+def double_in_place(array: Any) -> Any:
+    array *= 2
+    return array
+
+
+# ---- Ends of processes --------------------------------------------------------------------------------------------------
+
+
+def die(_: Any = None) -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+def leave(code: int = 0) -> NoReturn:
+    os._exit(code)
+
+
+def fork_and_both_return() -> int:
+    """The forked child runs on as if it were the worker."""
+    os.fork()
+    return os.getpid()
+
+
+def fork_and_reap() -> int:
+    child = os.fork()
+    if child == 0:
+        os._exit(7)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+# ---- Initializers ---------------------------------------------------------------------------------------------------------
+
+_initialized: Any = None
+
+
+def initialize(value: Any) -> None:
+    global _initialized
+    _initialized = value
+
+
+def initialized() -> Any:
+    return _initialized
+
+
+def fail_to_initialize() -> NoReturn:
+    raise OddError("this worker does not start")
+
+
+def hold_and_fail(folder: str) -> NoReturn:
+    hold(folder)
+    raise OddError("this worker does not start")
+
+
+# ---- Pools in workers ---------------------------------------------------------------------------------------------------------
+
+inherited: dict[str, Any] = {}  # what a test leaves for forked processes
+
+
+def use_inherited_pool() -> None:
+    inherited["pool"].submit(nothing)
+
+
+def run_own_pool(method: str) -> int:
+    import multiprocessing
+
+    import weirpool
+
+    with weirpool.BoundedProcessPoolExecutor(2, 1, multiprocessing.get_context(method)) as pool:
+        return sum(pool.map(square, range(5)))
