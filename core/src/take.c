@@ -218,6 +218,7 @@ static void drain(struct weirpool *pool, uint32_t worker)
     member->draining = false;
     if (pool->course != WP_BROKEN) {
         note_received(pool, member, size);
+        wp_flow(pool);
     }
 }
 
@@ -227,12 +228,12 @@ bool wp_take(struct weirpool *pool)
         return false;
     }
     take_done_slots(pool);
+    wp_flow(pool); /* before the lock is released: whoever waits gets the room that was made */
     note_streaming_workers(pool);
     uint32_t worker = pool->quiet_wanted > 0 ? WP_NO_WORKER : next_to_drain(pool);
     if (worker != WP_NO_WORKER) {
         drain(pool, worker);
     }
-    wp_flow(pool);
     return worker != WP_NO_WORKER && pool->course != WP_BROKEN;
 }
 
@@ -264,12 +265,12 @@ void wp_take_all_done(struct weirpool *pool)
 {
     pool->quiet_wanted++; /* other drainers stop between turns, or we might wait for them for long */
     take_done_slots(pool);
+    wp_flow(pool);
     for (uint32_t worker = 0; worker < pool->segment.workers; worker++) {
         drain_up_to(pool, worker, wp_load_acquire(&pool->segment.streams[worker].written));
     }
     pool->quiet_wanted--;
     if (pool->course != WP_BROKEN) {
-        wp_flow(pool);
         wp_pass_on(pool); /* what the others left */
     }
 }

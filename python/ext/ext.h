@@ -85,7 +85,7 @@ void encoded_clear(struct encoded *encoded);
 /* Unpickles a copy of the bytes. */
 PyObject *decode(struct state *state, const void *data, size_t size);
 
-/* ---- executor.c ---- */
+/* ---- engine.c ---- */
 
 extern PyType_Spec engine_spec;
 
@@ -104,9 +104,8 @@ typedef struct {
 void engine_enter(Engine *engine);
 void engine_leave(Engine *engine);
 
-/* Is this thread inside a callback or a submit of its own, so that it must not wait at the gate? */
-void enter_delivery(void);
-void leave_delivery(void);
+/* The pool, or NULL with an exception set when it is closed. */
+weirpool *engine_pool(PyObject *self);
 
 /* Tells what was taken and nobody watches, so that finished futures need not wait for the collector to wake up. */
 void engine_sweep(Engine *engine);
@@ -114,7 +113,16 @@ void engine_sweep(Engine *engine);
 /* Breaks the pool because a result cannot be decoded. */
 void engine_break(Engine *engine, PyObject *cause);
 
-/* ---- future.c ---- */
+/* ---- submit.c ---- */
+
+/* Around callbacks and pickling: a submit of this thread's does not wait at the gate meanwhile. */
+void enter_delivery(void);
+void leave_delivery(void);
+
+/* submit(fn, args, kwargs) -> Future: a method of Engine. */
+PyObject *engine_submit(PyObject *self, PyObject *const *args, Py_ssize_t count);
+
+/* ---- future.c, outcome.c, tell.c ---- */
 
 extern PyType_Spec future_spec;
 extern PyType_Spec handle_spec;

@@ -10,35 +10,13 @@
  * It has no dealloc or traverse of its own: those of its base would restart at its type. Members do the work, and the
  * task is owned by a Handle.
  */
-#include "ext.h"
+#include "future.h"
 
 #include <errno.h>
 #include <stddef.h>
 #include <structmember.h>
-#include <unistd.h>
 
-struct future {
-    PyObject *handle;
-    PyObject *result;
-    PyObject *exception;
-    PyObject *condition;
-    PyObject *waiters;
-    PyObject *callbacks;
-    unsigned long decoder; /* the thread that decodes at this moment */
-    pid_t decoder_process; /* and its process: in a fork nobody else decodes */
-    int decoding; /* how deep: a thread may ask for a result from within its own decoding; 0: nobody decodes */
-    unsigned char state;
-    unsigned char told;
-    unsigned char decoded;
-};
-
-/* Where our fields lie in an instance: behind those of the base class, whose size differs between versions. */
-static Py_ssize_t fields_at;
-
-static struct future *fields(PyObject *self)
-{
-    return (struct future *)(void *)((char *)self + fields_at);
-}
+Py_ssize_t future_fields_at;
 
 /* ---- handles ---- */
 
@@ -67,22 +45,6 @@ PyType_Spec handle_spec = {
     .slots = handle_slots,
 };
 
-static Handle *handle_of(PyObject *self)
-{
-    return (Handle *)fields(self)->handle;
-}
-
-static weirpool_task *task_of(PyObject *self)
-{
-    Handle *handle = handle_of(self);
-    return handle != NULL ? handle->task : NULL;
-}
-
-static weirpool *pool_of(PyObject *self)
-{
-    return handle_of(self)->engine->pool;
-}
-
 weirpool_task **future_task(PyObject *future)
 {
     return &handle_of(future)->task;
@@ -108,14 +70,13 @@ PyObject *future_new(struct state *state, Engine *engine)
 
 /* ---- the state ---- */
 
-static int is_taken(PyObject *self)
+int is_taken(PyObject *self)
 {
     weirpool_task *task = task_of(self);
     return task != NULL && weirpool_phase(pool_of(self), task) == WEIRPOOL_TAKEN;
 }
 
-/* Ends FOLLOWS: the task is taken. */
-static void resolve(PyObject *self)
+void resolve(PyObject *self)
 {
     struct future *f = fields(self);
     if (f->state == FOLLOWS) {
@@ -240,152 +201,6 @@ static PyObject *get_callbacks(PyObject *self, void *Py_UNUSED(closure))
     return Py_XNewRef(f->callbacks);
 }
 
-/* ---- decoding ---- */
-
-static int must_leave_the_bytes(void)
-{
-    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_MemoryError) ||
-           PyErr_ExceptionMatches(PyExc_RecursionError);
-}
-
-/* The result cannot be decoded: as in the standard library, that breaks the pool. */
-static PyObject *break_by_decoding(PyObject *self)
-{
-    struct state *state = state_of(self);
-    PyObject *error = take_exception();
-    PyObject *cause = call_support(state, "format_cause", "(O)", error);
-    PyObject *exception = cause != NULL ? broken_exception(state, cause) : NULL;
-    if (exception != NULL) {
-        engine_break(handle_of(self)->engine, cause);
-    }
-    Py_XDECREF(cause);
-    Py_DECREF(error);
-    return exception;
-}
-
-static PyObject *no_memory_exception(size_t size)
-{
-    PyObject *text = PyUnicode_FromFormat("no memory for a result of %zu bytes", size);
-    PyObject *exception = text != NULL ? PyObject_CallOneArg(PyExc_MemoryError, text) : NULL;
-    Py_XDECREF(text);
-    return exception;
-}
-
-/*
- * Decodes the bytes; -1 with an exception set if that failed. A signal handler may have raised in the midst of it: what
- * can be decoded at the second try is kept in `value`, and the exception is the asker's.
- */
-static int decode_value(PyObject *self, const struct weirpool_completion *end, PyObject **value)
-{
-    struct state *state = state_of(self);
-    *value = decode(state, end->result, end->result_size);
-    if (*value != NULL) {
-        return 0;
-    }
-    if (!must_leave_the_bytes()) {
-        PyObject *first = take_exception();
-        *value = decode(state, end->result, end->result_size);
-        if (*value != NULL) {
-            restore_exception(first);
-        } else {
-            Py_DECREF(first);
-        }
-    }
-    return -1;
-}
-
-/* Sets at most one of the two. -1: an exception of the asker's is set; if neither is set the bytes are left. */
-static int decode_end(PyObject *self, PyObject **result, PyObject **exception)
-{
-    struct weirpool_completion end;
-    weirpool_describe(task_of(self), &end);
-    if (end.error == -ENOMEM) {
-        *exception = no_memory_exception(end.result_size);
-    } else if (end.error != 0) {
-        *exception = broken_exception(state_of(self), handle_of(self)->engine->cause);
-    } else {
-        PyObject *value;
-        int rc = decode_value(self, &end, &value);
-        if (value != NULL) {
-            *(end.status != 0 ? exception : result) = value;
-            return rc;
-        }
-        if (must_leave_the_bytes()) {
-            return -1;
-        }
-        *exception = break_by_decoding(self);
-    }
-    return *exception != NULL ? 0 : -1;
-}
-
-static void pause_a_moment(void)
-{
-    Py_BEGIN_ALLOW_THREADS
-    usleep(1000);
-    Py_END_ALLOW_THREADS
-}
-
-static int another_decodes(const struct future *f)
-{
-    return f->decoding > 0 && f->decoder != PyThread_get_thread_ident() && f->decoder_process == getpid();
-}
-
-/* Another thread decodes: let it finish. A thread that asks for a result from within its own decoding goes on. */
-static int wait_for_decoder(const struct future *f, int64_t deadline)
-{
-    while (another_decodes(f)) {
-        if (weirpool_deadline(0) >= deadline) {
-            PyErr_SetNone(PyExc_TimeoutError);
-            return -1;
-        }
-        pause_a_moment();
-        if (PyErr_CheckSignals() < 0) {
-            return -1;
-        }
-    }
-    return 0;
-}
-
-/* Whoever is first sets the outcome; the bytes stay until the outermost decoding is over. Steals the references. */
-static void keep_outcome(PyObject *self, PyObject *result, PyObject *exception)
-{
-    struct future *f = fields(self);
-    if (f->decoded) {
-        Py_XDECREF(result);
-        Py_XDECREF(exception);
-    } else if (result != NULL || exception != NULL) {
-        f->decoded = 1;
-        f->result = result;
-        f->exception = exception;
-    }
-    if (f->decoded && f->decoding == 0) {
-        weirpool_drop_result(task_of(self));
-    }
-}
-
-/* Once, in the thread that asks. Its outcome lies in `result` or `exception` afterwards. */
-static int ensure_decoded(PyObject *self, int64_t deadline)
-{
-    struct future *f = fields(self);
-    if (f->state != FOLLOWS && f->state != FINISHED) {
-        return 0;
-    }
-    if (!f->decoded && wait_for_decoder(f, deadline) < 0) {
-        return -1;
-    }
-    if (f->decoded || task_of(self) == NULL || !is_taken(self)) {
-        return 0;
-    }
-    PyObject *result = NULL, *exception = NULL;
-    f->decoder = PyThread_get_thread_ident();
-    f->decoder_process = getpid();
-    f->decoding++;
-    int rc = decode_end(self, &result, &exception);
-    f->decoding--;
-    keep_outcome(self, result, exception);
-    return rc;
-}
-
 static PyObject *get_outcome(PyObject *self, PyObject **field)
 {
     if (has_ended(self) && ensure_decoded(self, WEIRPOOL_FOREVER) < 0) {
@@ -419,135 +234,6 @@ static int set_result(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
 static int set_exception(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
 {
     return set_outcome(self, &fields(self)->exception, value);
-}
-
-/* ---- telling ---- */
-
-static int call_method(PyObject *object, const char *name)
-{
-    PyObject *done = PyObject_CallMethod(object, name, NULL);
-    Py_XDECREF(done);
-    return done != NULL ? 0 : -1;
-}
-
-static const char *news_for_waiters(PyObject *self)
-{
-    struct weirpool_completion end;
-    if (fields(self)->state == CANCELLED) {
-        return "add_cancelled";
-    }
-    weirpool_describe(task_of(self), &end);
-    return end.error != 0 || end.status != 0 ? "add_exception" : "add_result";
-}
-
-/* The condition is held. */
-static void notify(PyObject *self)
-{
-    struct future *f = fields(self);
-    for (Py_ssize_t i = 0; f->waiters != NULL && i < PyList_GET_SIZE(f->waiters); i++) {
-        PyObject *waiter = Py_NewRef(PyList_GET_ITEM(f->waiters, i));
-        PyObject *done = PyObject_CallMethod(waiter, news_for_waiters(self), "(O)", self);
-        if (done == NULL) {
-            PyErr_WriteUnraisable(waiter);
-        }
-        Py_XDECREF(done);
-        Py_DECREF(waiter);
-    }
-    if (call_method(f->condition, "notify_all") < 0) {
-        PyErr_WriteUnraisable(self);
-    }
-}
-
-/* The condition is held. */
-static void resolve_and_notify(PyObject *self)
-{
-    if (fields(self)->state == FOLLOWS) {
-        resolve(self);
-        notify(self);
-    }
-}
-
-static int log_callback_error(PyObject *self)
-{
-    PyObject *error = take_exception();
-    PyObject *logged = call_support(state_of(self), "log_callback_error", "(OO)", self, error);
-    if (logged == NULL) {
-        PyErr_WriteUnraisable(self);
-    }
-    Py_XDECREF(logged);
-    Py_DECREF(error);
-    return 0;
-}
-
-/* An Exception is logged. Anything else, Ctrl-C for one, is passed on: -1. */
-static int run_callback(PyObject *self, PyObject *callback)
-{
-    enter_delivery();
-    PyObject *done = PyObject_CallOneArg(callback, self);
-    leave_delivery();
-    Py_XDECREF(done);
-    if (done == NULL && PyErr_ExceptionMatches(PyExc_Exception)) {
-        return log_callback_error(self);
-    }
-    return done != NULL ? 0 : -1;
-}
-
-/* Where nobody is there to whom it could be passed on (`pass_on` is 0), anything that a callback raises is logged. */
-static int run_callbacks(PyObject *self, int pass_on)
-{
-    struct future *f = fields(self);
-    PyObject *callbacks = f->callbacks;
-    int rc = 0;
-    f->told = 1;
-    f->callbacks = NULL;
-    for (Py_ssize_t i = 0; rc == 0 && callbacks != NULL && i < PyList_GET_SIZE(callbacks); i++) {
-        PyObject *callback = Py_NewRef(PyList_GET_ITEM(callbacks, i));
-        rc = run_callback(self, callback);
-        if (rc < 0 && !pass_on) {
-            rc = log_callback_error(self);
-        }
-        Py_DECREF(callback);
-    }
-    Py_XDECREF(callbacks);
-    return rc;
-}
-
-/* Makes the end of the task the future's, seen by whoever waits on its condition. */
-static void announce(PyObject *self)
-{
-    struct future *f = fields(self);
-    if (f->state != FOLLOWS) {
-        return; /* it was looked at after the task was taken: nobody was waiting */
-    }
-    if (f->condition == NULL || call_method(f->condition, "acquire") < 0) {
-        PyErr_Clear();
-        resolve(self);
-        return;
-    }
-    resolve_and_notify(self);
-    if (call_method(f->condition, "release") < 0) {
-        PyErr_WriteUnraisable(self);
-    }
-}
-
-void future_tell(Engine *engine, weirpool_task *task)
-{
-    struct weirpool_completion end;
-    weirpool_describe(task, &end);
-    PyObject *self = end.user;
-    announce(self);
-    (void)run_callbacks(self, 0);
-    weirpool_told(engine->pool, task);
-    Py_DECREF(self); /* the flight's reference */
-}
-
-void future_fail(PyObject *self, PyObject *exception)
-{
-    struct future *f = fields(self);
-    f->exception = Py_NewRef(exception);
-    f->decoded = 1;
-    f->told = 1;
-    f->state = FINISHED;
 }
 
 /* ---- methods ---- */
@@ -656,38 +342,6 @@ static PyObject *future_cancelled(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *future_running(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     return PyBool_FromLong(!has_ended(self) && current_state(self) == RUNNING);
-}
-
-/* Takes the task back, under the condition if there is one. 0, -errno, or 1 with an exception set. */
-static int withdraw(PyObject *self)
-{
-    struct future *f = fields(self);
-    PyObject *condition = Py_XNewRef(f->condition);
-    if (condition != NULL && call_method(condition, "acquire") < 0) {
-        Py_DECREF(condition);
-        return 1;
-    }
-    int rc = weirpool_withdraw(pool_of(self), task_of(self));
-    if (rc == 0) {
-        f->state = CANCELLED;
-        if (condition != NULL) {
-            notify(self);
-        }
-    }
-    if (condition != NULL && call_method(condition, "release") < 0) {
-        PyErr_WriteUnraisable(self);
-    }
-    Py_XDECREF(condition);
-    return rc;
-}
-
-/* The task was taken back: its future is told here and now. -1: a callback raised what is no Exception. */
-static int tell_cancelled(PyObject *self)
-{
-    weirpool_told(pool_of(self), task_of(self)); /* first: a callback may wait for the pool to end */
-    int rc = run_callbacks(self, 1);
-    Py_DECREF(self); /* the flight's reference; the caller has its own */
-    return rc;
 }
 
 static PyObject *future_cancel(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -811,12 +465,12 @@ PyType_Spec future_spec = {
 PyObject *make_future_type(PyObject *module, PyObject *base)
 {
     Py_ssize_t size = ((PyTypeObject *)base)->tp_basicsize;
-    if (fields_at == 0) {
-        fields_at = size;
+    if (future_fields_at == 0) {
+        future_fields_at = size;
         for (PyMemberDef *member = future_members; member->name != NULL; member++) {
-            member->offset += fields_at;
+            member->offset += future_fields_at;
         }
     }
-    future_spec.basicsize = (int)(fields_at + (Py_ssize_t)sizeof(struct future));
+    future_spec.basicsize = (int)(future_fields_at + (Py_ssize_t)sizeof(struct future));
     return PyType_FromModuleAndSpec(module, &future_spec, base);
 }

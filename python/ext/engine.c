@@ -1,23 +1,9 @@
-/* The engine of one executor: submits, and collects for the collector thread. */
+/* The engine of one executor: a pool of the core, its collecting, its workers, its end. Submitting is submit.c's. */
 #include "ext.h"
 
 #include <errno.h>
 
 #define BATCH 64
-
-/* ---- threads that must not wait at the gate ---- */
-
-static _Thread_local int deliveries;
-
-void enter_delivery(void)
-{
-    deliveries++;
-}
-
-void leave_delivery(void)
-{
-    deliveries--;
-}
 
 /* ---- making ---- */
 
@@ -106,8 +92,7 @@ static PyObject *engine_close(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* The pool, or NULL with an exception set when it is closed. */
-static weirpool *open_pool(PyObject *self)
+weirpool *engine_pool(PyObject *self)
 {
     Engine *engine = (Engine *)self;
     if (engine->pool == NULL || engine->closing) {
@@ -160,7 +145,7 @@ static PyObject *engine_collect(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Engine *engine = (Engine *)self;
     struct weirpool_event event = {.kind = WEIRPOOL_NOTHING};
-    if (open_pool(self) == NULL) {
+    if (engine_pool(self) == NULL) {
         return NULL;
     }
     engine_enter(engine);
@@ -173,214 +158,6 @@ static PyObject *engine_collect(PyObject *self, PyObject *Py_UNUSED(ignored))
     }
     engine->broke |= event.kind == WEIRPOOL_BROKE;
     return Py_BuildValue("iI", (int)event.kind, event.worker);
-}
-
-/* ---- submitting ---- */
-
-/* Waits for a ticket's turn, and for signals meanwhile: -EINTR means that one raised, and that the place is kept. */
-static int await_ticket(Engine *engine, weirpool_ticket *ticket)
-{
-    for (;;) {
-        int64_t slice = wait_slice(WEIRPOOL_FOREVER);
-        int rc;
-        Py_BEGIN_ALLOW_THREADS
-        rc = weirpool_await(engine->pool, ticket, slice);
-        Py_END_ALLOW_THREADS
-        if (!is_early(rc, WEIRPOOL_FOREVER)) {
-            return rc;
-        }
-        if (PyErr_CheckSignals() < 0) {
-            return -EINTR;
-        }
-    }
-}
-
-/*
- * Waits in line, with an encoded task or (NULL) for a bare permit. -1: exception set. `came` says whether the turn has
- * come, which may be so although a signal raised.
- */
-static int wait_in_line(Engine *engine, const struct encoded *encoded, PyObject *future, int *came)
-{
-    weirpool_ticket *ticket;
-    const struct iovec *parts = encoded != NULL ? encoded->parts : NULL;
-    int count = encoded != NULL ? encoded->count : 0;
-    int rc = weirpool_queue(engine->pool, parts, count, future, 0, future_task(future), &ticket);
-    if (rc == 0) {
-        rc = await_ticket(engine, ticket);
-        if (rc == -EINTR) {
-            *came = weirpool_leave(engine->pool, ticket) == 1;
-            return -1;
-        }
-    }
-    *came = rc == 0;
-    if (rc != 0) {
-        raise_error(state_of((PyObject *)engine), rc);
-        return -1;
-    }
-    return 0;
-}
-
-/* While a task is in flight its future is kept alive; future_tell() or future_cancel() ends the flight. */
-static void begin_flight(PyObject *future)
-{
-    Py_INCREF(future);
-}
-
-static void undo_flight(PyObject *future)
-{
-    *future_task(future) = NULL;
-    Py_DECREF(future);
-}
-
-static int publish(Engine *engine, const struct encoded *encoded, PyObject *future)
-{
-    weirpool_task **task = future_task(future);
-    if (encoded->size <= WEIRPOOL_PARK_LIMIT) {
-        return weirpool_publish(engine->pool, encoded->parts, encoded->count, future, 0, task);
-    }
-    int rc;
-    Py_BEGIN_ALLOW_THREADS
-    rc = weirpool_publish(engine->pool, encoded->parts, encoded->count, future, 0, task);
-    Py_END_ALLOW_THREADS
-    return rc;
-}
-
-/* The exception that is set becomes the future's: a task that cannot be pickled fails, its submission does not. */
-static int fail_with_current(struct state *state, PyObject *future)
-{
-    PyObject *error = take_exception();
-    if (!PyErr_GivenExceptionMatches(error, PyExc_Exception)) { /* Ctrl-C while pickling is the submitter's */
-        restore_exception(error);
-        return -1;
-    }
-    PyObject *failure = call_support(state, "with_remote_traceback", "(O)", error);
-    if (failure != NULL) {
-        future_fail(future, failure);
-    }
-    Py_XDECREF(failure);
-    Py_DECREF(error);
-    return failure != NULL ? 0 : -1;
-}
-
-static int submit_with_permit(Engine *engine, PyObject *call, PyObject *future)
-{
-    struct state *state = state_of((PyObject *)engine);
-    struct encoded encoded;
-    if (encode(state, call, SIZE_MAX, &encoded) != 0) {
-        weirpool_forgo(engine->pool);
-        return fail_with_current(state, future);
-    }
-    begin_flight(future);
-    int rc = publish(engine, &encoded, future);
-    encoded_clear(&encoded);
-    if (rc != 0) {
-        undo_flight(future);
-        raise_error(state, rc);
-        return -1;
-    }
-    return 0;
-}
-
-/* The pickle of a large task is made only once there is room for it: a hundred producers do not hold a hundred of them. */
-static int submit_large_in_line(Engine *engine, PyObject *call, PyObject *future)
-{
-    int came = 0;
-    if (wait_in_line(engine, NULL, future, &came) < 0) {
-        if (came) {
-            weirpool_forgo(engine->pool);
-        }
-        return -1;
-    }
-    return submit_with_permit(engine, call, future);
-}
-
-static int submit_in_line(Engine *engine, PyObject *call, PyObject *future)
-{
-    struct state *state = state_of((PyObject *)engine);
-    struct encoded encoded;
-    int rc = encode(state, call, WEIRPOOL_PARK_LIMIT, &encoded);
-    if (rc < 0) {
-        return fail_with_current(state, future);
-    }
-    if (rc == 1) {
-        return submit_large_in_line(engine, call, future);
-    }
-    int came = 0;
-    begin_flight(future);
-    rc = wait_in_line(engine, &encoded, future, &came);
-    encoded_clear(&encoded);
-    if (!came) {
-        undo_flight(future);
-    }
-    return rc;
-}
-
-static int start_wanted_worker(Engine *engine)
-{
-    PyObject *start = Py_XNewRef(engine->start_worker);
-    PyObject *done = start != NULL ? PyObject_CallNoArgs(start) : Py_NewRef(Py_None);
-    Py_XDECREF(start);
-    Py_XDECREF(done);
-    return done != NULL ? 0 : -1;
-}
-
-/* A start failed, and tasks of others may have counted on that worker: try for them, else the pool breaks. */
-static void rescue_others(Engine *engine)
-{
-    PyObject *failure = take_exception();
-    struct weirpool_stats stats;
-    if (weirpool_stats(engine->pool, &stats) == 0 && stats.outstanding > 0 && stats.workers == 0 &&
-        start_wanted_worker(engine) < 0) {
-        PyObject *error = take_exception();
-        PyObject *cause = call_support(state_of((PyObject *)engine), "format_cause", "(O)", error);
-        engine_break(engine, cause);
-        PyErr_Clear();
-        Py_XDECREF(cause);
-        Py_DECREF(error);
-    }
-    restore_exception(failure);
-}
-
-/* permit, worker, pickle, publish: whatever fails on the way, the permit returns. */
-static int submit(Engine *engine, PyObject *call, PyObject *future)
-{
-    int rc = weirpool_admit(engine->pool, deliveries > 0 ? WEIRPOOL_OVER_BOUND : WEIRPOOL_IN_BOUND, WEIRPOOL_NOW);
-    if (rc == -EAGAIN) {
-        return submit_in_line(engine, call, future);
-    }
-    if (rc < 0) {
-        raise_error(state_of((PyObject *)engine), rc);
-        return -1;
-    }
-    if (rc == 1 && start_wanted_worker(engine) < 0) {
-        weirpool_forgo(engine->pool);
-        rescue_others(engine);
-        return -1;
-    }
-    return submit_with_permit(engine, call, future);
-}
-
-/* submit(fn, args, kwargs) -> Future */
-static PyObject *engine_submit(PyObject *self, PyObject *const *args, Py_ssize_t count)
-{
-    Engine *engine = (Engine *)self;
-    if (count != 3) {
-        PyErr_SetString(PyExc_TypeError, "submit() takes fn, args and kwargs");
-        return NULL;
-    }
-    if (open_pool(self) == NULL) {
-        return NULL;
-    }
-    engine_enter(engine);
-    PyObject *call = PyTuple_Pack(3, args[0], args[1], args[2]);
-    PyObject *future = call != NULL ? future_new(state_of(self), engine) : NULL;
-    if (future != NULL && submit(engine, call, future) < 0) {
-        Py_CLEAR(future);
-    }
-    Py_XDECREF(call);
-    engine_sweep(engine);
-    engine_leave(engine);
-    return future;
 }
 
 /* ---- workers ---- */
@@ -405,7 +182,7 @@ static PyObject *engine_watch(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "Iii", &worker, &fd, &pid)) {
         return NULL;
     }
-    weirpool *pool = open_pool(self);
+    weirpool *pool = engine_pool(self);
     if (pool == NULL) {
         return NULL;
     }
@@ -451,7 +228,7 @@ static PyObject *engine_wants_worker(PyObject *self, PyObject *Py_UNUSED(ignored
 static PyObject *engine_channel(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     struct weirpool_channel channel;
-    weirpool *pool = open_pool(self);
+    weirpool *pool = engine_pool(self);
     if (pool == NULL) {
         return NULL;
     }
@@ -520,7 +297,7 @@ static PyObject *engine_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *engine_check(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     char why[200];
-    weirpool *pool = open_pool(self);
+    weirpool *pool = engine_pool(self);
     if (pool == NULL) {
         return NULL;
     }

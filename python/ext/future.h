@@ -1,0 +1,78 @@
+/*
+ * A future's own fields, for the files that share the work: future.c (the type, its state, what users call), outcome.c
+ * (decoding) and tell.c (announcing the end, callbacks).
+ */
+#ifndef WEIRPOOL_EXT_FUTURE_H
+#define WEIRPOOL_EXT_FUTURE_H
+
+#include "ext.h"
+
+#include <sys/types.h>
+
+struct future {
+    PyObject *handle;
+    PyObject *result;
+    PyObject *exception;
+    PyObject *condition;
+    PyObject *waiters;
+    PyObject *callbacks;
+    unsigned long decoder; /* the thread that decodes at this moment */
+    pid_t decoder_process; /* and its process: in a fork nobody else decodes */
+    int decoding; /* how deep: a thread may ask for a result from within its own decoding; 0: nobody decodes */
+    unsigned char state;
+    unsigned char told;
+    unsigned char decoded;
+};
+
+/* Where they lie in an instance: behind those of the base class, whose size differs between versions. */
+extern Py_ssize_t future_fields_at;
+
+static inline struct future *fields(PyObject *self)
+{
+    return (struct future *)(void *)((char *)self + future_fields_at);
+}
+
+static inline Handle *handle_of(PyObject *self)
+{
+    return (Handle *)fields(self)->handle;
+}
+
+static inline weirpool_task *task_of(PyObject *self)
+{
+    Handle *handle = handle_of(self);
+    return handle != NULL ? handle->task : NULL;
+}
+
+static inline weirpool *pool_of(PyObject *self)
+{
+    return handle_of(self)->engine->pool;
+}
+
+/* ---- future.c ---- */
+
+/* Has its task been taken, whoever has been told? */
+int is_taken(PyObject *self);
+
+/* Ends FOLLOWS: the task is taken. */
+void resolve(PyObject *self);
+
+/* ---- outcome.c ---- */
+
+/* Decodes, once, in the thread that asks: the outcome lies in `result` or `exception` afterwards. -1: exception set. */
+int ensure_decoded(PyObject *self, int64_t deadline);
+
+/* ---- tell.c ---- */
+
+/* The condition, if there is one, is held: makes the end of the task the future's, and tells its waiters. */
+void resolve_and_notify(PyObject *self);
+
+/* Calls one callback. An Exception is logged. Anything else, Ctrl-C for one, is passed on: -1. */
+int run_callback(PyObject *self, PyObject *callback);
+
+/* Takes the task back, under the condition if there is one. 0, -errno, or 1 with an exception set. */
+int withdraw(PyObject *self);
+
+/* After withdraw() returned 0. -1: a callback raised what is no Exception. */
+int tell_cancelled(PyObject *self);
+
+#endif

@@ -1,0 +1,148 @@
+/* Decoding: what a future's task left behind becomes its result or its exception. */
+#include "future.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+static int must_leave_the_bytes(void)
+{
+    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_MemoryError) ||
+           PyErr_ExceptionMatches(PyExc_RecursionError);
+}
+
+/* The result cannot be decoded: as in the standard library, that breaks the pool. */
+static PyObject *break_by_decoding(PyObject *self)
+{
+    struct state *state = state_of(self);
+    PyObject *error = take_exception();
+    PyObject *cause = call_support(state, "format_cause", "(O)", error);
+    PyObject *exception = cause != NULL ? broken_exception(state, cause) : NULL;
+    if (exception != NULL) {
+        engine_break(handle_of(self)->engine, cause);
+    }
+    Py_XDECREF(cause);
+    Py_DECREF(error);
+    return exception;
+}
+
+static PyObject *no_memory_exception(size_t size)
+{
+    PyObject *text = PyUnicode_FromFormat("no memory for a result of %zu bytes", size);
+    PyObject *exception = text != NULL ? PyObject_CallOneArg(PyExc_MemoryError, text) : NULL;
+    Py_XDECREF(text);
+    return exception;
+}
+
+/*
+ * Decodes the bytes; -1 with an exception set if that failed. A signal handler may have raised in the midst of it: what
+ * can be decoded at the second try is kept in `value`, and the exception is the asker's.
+ */
+static int decode_value(PyObject *self, const struct weirpool_completion *end, PyObject **value)
+{
+    struct state *state = state_of(self);
+    *value = decode(state, end->result, end->result_size);
+    if (*value != NULL) {
+        return 0;
+    }
+    if (!must_leave_the_bytes()) {
+        PyObject *first = take_exception();
+        *value = decode(state, end->result, end->result_size);
+        if (*value != NULL) {
+            restore_exception(first);
+        } else {
+            Py_DECREF(first);
+        }
+    }
+    return -1;
+}
+
+/* Sets at most one of the two. -1: an exception of the asker's is set; if neither is set the bytes are left. */
+static int decode_end(PyObject *self, PyObject **result, PyObject **exception)
+{
+    struct weirpool_completion end;
+    weirpool_describe(task_of(self), &end);
+    if (end.error == -ENOMEM) {
+        *exception = no_memory_exception(end.result_size);
+    } else if (end.error != 0) {
+        *exception = broken_exception(state_of(self), handle_of(self)->engine->cause);
+    } else {
+        PyObject *value;
+        int rc = decode_value(self, &end, &value);
+        if (value != NULL) {
+            *(end.status != 0 ? exception : result) = value;
+            return rc;
+        }
+        if (must_leave_the_bytes()) {
+            return -1;
+        }
+        *exception = break_by_decoding(self);
+    }
+    return *exception != NULL ? 0 : -1;
+}
+
+static void pause_a_moment(void)
+{
+    Py_BEGIN_ALLOW_THREADS
+    usleep(1000);
+    Py_END_ALLOW_THREADS
+}
+
+static int another_decodes(const struct future *f)
+{
+    return f->decoding > 0 && f->decoder != PyThread_get_thread_ident() && f->decoder_process == getpid();
+}
+
+/* Another thread decodes: let it finish. A thread that asks for a result from within its own decoding goes on. */
+static int wait_for_decoder(const struct future *f, int64_t deadline)
+{
+    while (another_decodes(f)) {
+        if (weirpool_deadline(0) >= deadline) {
+            PyErr_SetNone(PyExc_TimeoutError);
+            return -1;
+        }
+        pause_a_moment();
+        if (PyErr_CheckSignals() < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Whoever is first sets the outcome; the bytes stay until the outermost decoding is over. Steals the references. */
+static void keep_outcome(PyObject *self, PyObject *result, PyObject *exception)
+{
+    struct future *f = fields(self);
+    if (f->decoded) {
+        Py_XDECREF(result);
+        Py_XDECREF(exception);
+    } else if (result != NULL || exception != NULL) {
+        f->decoded = 1;
+        f->result = result;
+        f->exception = exception;
+    }
+    if (f->decoded && f->decoding == 0) {
+        weirpool_drop_result(task_of(self));
+    }
+}
+
+int ensure_decoded(PyObject *self, int64_t deadline)
+{
+    struct future *f = fields(self);
+    if (f->state != FOLLOWS && f->state != FINISHED) {
+        return 0;
+    }
+    if (!f->decoded && wait_for_decoder(f, deadline) < 0) {
+        return -1;
+    }
+    if (f->decoded || task_of(self) == NULL || !is_taken(self)) {
+        return 0;
+    }
+    PyObject *result = NULL, *exception = NULL;
+    f->decoder = PyThread_get_thread_ident();
+    f->decoder_process = getpid();
+    f->decoding++;
+    int rc = decode_end(self, &result, &exception);
+    f->decoding--;
+    keep_outcome(self, result, exception);
+    return rc;
+}

@@ -1,0 +1,161 @@
+/* Telling: a future learns of its task's end, and with it its waiters and its callbacks. */
+#include "future.h"
+
+#include <errno.h>
+
+static int call_method(PyObject *object, const char *name)
+{
+    PyObject *done = PyObject_CallMethod(object, name, NULL);
+    Py_XDECREF(done);
+    return done != NULL ? 0 : -1;
+}
+
+static const char *news_for_waiters(PyObject *self)
+{
+    struct weirpool_completion end;
+    if (fields(self)->state == CANCELLED) {
+        return "add_cancelled";
+    }
+    weirpool_describe(task_of(self), &end);
+    return end.error != 0 || end.status != 0 ? "add_exception" : "add_result";
+}
+
+/* The condition is held. */
+static void notify(PyObject *self)
+{
+    struct future *f = fields(self);
+    for (Py_ssize_t i = 0; f->waiters != NULL && i < PyList_GET_SIZE(f->waiters); i++) {
+        PyObject *waiter = Py_NewRef(PyList_GET_ITEM(f->waiters, i));
+        PyObject *done = PyObject_CallMethod(waiter, news_for_waiters(self), "(O)", self);
+        if (done == NULL) {
+            PyErr_WriteUnraisable(waiter);
+        }
+        Py_XDECREF(done);
+        Py_DECREF(waiter);
+    }
+    if (call_method(f->condition, "notify_all") < 0) {
+        PyErr_WriteUnraisable(self);
+    }
+}
+
+void resolve_and_notify(PyObject *self)
+{
+    if (fields(self)->state == FOLLOWS) {
+        resolve(self);
+        notify(self);
+    }
+}
+
+static int log_callback_error(PyObject *self)
+{
+    PyObject *error = take_exception();
+    PyObject *logged = call_support(state_of(self), "log_callback_error", "(OO)", self, error);
+    if (logged == NULL) {
+        PyErr_WriteUnraisable(self);
+    }
+    Py_XDECREF(logged);
+    Py_DECREF(error);
+    return 0;
+}
+
+int run_callback(PyObject *self, PyObject *callback)
+{
+    enter_delivery();
+    PyObject *done = PyObject_CallOneArg(callback, self);
+    leave_delivery();
+    Py_XDECREF(done);
+    if (done == NULL && PyErr_ExceptionMatches(PyExc_Exception)) {
+        return log_callback_error(self);
+    }
+    return done != NULL ? 0 : -1;
+}
+
+/* Where nobody is there to whom it could be passed on (`pass_on` is 0), anything that a callback raises is logged. */
+static int run_callbacks(PyObject *self, int pass_on)
+{
+    struct future *f = fields(self);
+    PyObject *callbacks = f->callbacks;
+    int rc = 0;
+    f->told = 1;
+    f->callbacks = NULL;
+    for (Py_ssize_t i = 0; rc == 0 && callbacks != NULL && i < PyList_GET_SIZE(callbacks); i++) {
+        PyObject *callback = Py_NewRef(PyList_GET_ITEM(callbacks, i));
+        rc = run_callback(self, callback);
+        if (rc < 0 && !pass_on) {
+            rc = log_callback_error(self);
+        }
+        Py_DECREF(callback);
+    }
+    Py_XDECREF(callbacks);
+    return rc;
+}
+
+/* Makes the end of the task the future's, seen by whoever waits on its condition. */
+static void announce(PyObject *self)
+{
+    struct future *f = fields(self);
+    if (f->state != FOLLOWS) {
+        return; /* it was looked at after the task was taken: nobody was waiting */
+    }
+    if (f->condition == NULL || call_method(f->condition, "acquire") < 0) {
+        PyErr_Clear();
+        resolve(self);
+        return;
+    }
+    resolve_and_notify(self);
+    if (call_method(f->condition, "release") < 0) {
+        PyErr_WriteUnraisable(self);
+    }
+}
+
+void future_tell(Engine *engine, weirpool_task *task)
+{
+    struct weirpool_completion end;
+    weirpool_describe(task, &end);
+    PyObject *self = end.user;
+    announce(self);
+    (void)run_callbacks(self, 0);
+    weirpool_told(engine->pool, task);
+    Py_DECREF(self); /* the flight's reference */
+}
+
+void future_fail(PyObject *self, PyObject *exception)
+{
+    struct future *f = fields(self);
+    f->exception = Py_NewRef(exception);
+    f->decoded = 1;
+    f->told = 1;
+    f->state = FINISHED;
+}
+
+/* ---- cancelling: told by the thread that cancels ---- */
+
+int withdraw(PyObject *self)
+{
+    struct future *f = fields(self);
+    PyObject *condition = Py_XNewRef(f->condition);
+    if (condition != NULL && call_method(condition, "acquire") < 0) {
+        Py_DECREF(condition);
+        return 1;
+    }
+    int rc = weirpool_withdraw(pool_of(self), task_of(self));
+    if (rc == 0) {
+        f->state = CANCELLED;
+        if (condition != NULL) {
+            notify(self);
+        }
+    }
+    if (condition != NULL && call_method(condition, "release") < 0) {
+        PyErr_WriteUnraisable(self);
+    }
+    Py_XDECREF(condition);
+    return rc;
+}
+
+int tell_cancelled(PyObject *self)
+{
+    weirpool_told(pool_of(self), task_of(self)); /* first: a callback may wait for the pool to end */
+    int rc = run_callbacks(self, 1);
+    Py_DECREF(self); /* the flight's reference; the caller has its own */
+    return rc;
+}
