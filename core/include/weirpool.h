@@ -3,7 +3,8 @@
  *
  * A pool hands byte strings (tasks) to worker processes and brings byte strings (results) back. It admits at most
  * `bound` outstanding tasks; past that weirpool_submit() waits, first come first served, so a producer that is faster
- * than the workers is slowed down instead of filling memory. A worker that crashes ends its own task, never the caller.
+ * than the workers is slowed down instead of filling memory. A worker that crashes breaks the pool, never the caller, and
+ * each task says whether it was the one that crashed.
  *
  *     static int shout(const void *text, size_t size, weirpool_reply *reply, void *context);
  *
@@ -11,6 +12,7 @@
  *     weirpool *pool;
  *     int rc = weirpool_open(&pool, &options);                       // before the program starts threads
  *     rc = weirpool_submit(pool, "hello", 5, NULL, WEIRPOOL_FOREVER, NULL);
+ *     rc = weirpool_shutdown(pool);                                  // no more: weirpool_next() will end
  *     struct weirpool_completion done;
  *     while (weirpool_next(pool, &done, WEIRPOOL_FOREVER) == 0) {
  *         use(done.result, done.result_size);
@@ -21,7 +23,7 @@
  * Caveats
  *  - Linux 5.3 or newer.
  *  - weirpool_open() forks the workers (unless it is given a program to start): call it before there are threads.
- *  - After fork() a child cannot use its parent's pool: every call returns -ECHILD there.
+ *  - After fork() a child cannot use its parent's pool: what would act on it returns -ECHILD there.
  *  - Completions that nobody fetches stay in memory: the bound covers tasks until their workers have finished them.
  *  - A worker that dies breaks the pool. The task that it ran ends with -EOWNERDEAD, what had not finished with -EPIPE.
  *
@@ -86,7 +88,7 @@ struct weirpool_completion {
     int error;
     int status;                     /* what the handler returned */
     const void *result;             /* valid until weirpool_release() */
-    size_t result_size;             /* bytes */
+    size_t result_size;             /* bytes; with -ENOMEM how many there would have been */
     int worker_pid;                 /* with -EOWNERDEAD, else 0 */
     int worker_status;              /* with -EOWNERDEAD, else 0 */
 };
@@ -119,13 +121,14 @@ WEIRPOOL_API int weirpool_open(weirpool **pool, const struct weirpool_options *o
 /*
  * Submits a copy of `size` bytes at `data`; waits for room by `deadline`. `task` may be NULL.
  * Errors (nothing was submitted): -EAGAIN (full, WEIRPOOL_NOW), -ETIMEDOUT, -EINTR (a signal came), -ESHUTDOWN,
- * -EPIPE (broken), -ENOMEM, -EMSGSIZE (larger than the arena), -ECHILD.
+ * -EPIPE (broken), -ENOMEM, -EMSGSIZE (larger than the arena), -ECHILD. After -EINTR the place in the line is lost.
  */
 WEIRPOOL_API int weirpool_submit(weirpool *pool, const void *data, size_t size, void *user, int64_t deadline,
                                  weirpool_task **task);
 
 /*
- * Fetches the next finished task, in the order of finishing. One thread at a time; a second gets -EBUSY.
+ * Fetches a finished task. The order is that in which the pool noticed the ends, roughly that of finishing. One thread
+ * at a time; a second gets -EBUSY.
  * Errors: -EAGAIN (none yet, WEIRPOOL_NOW), -ETIMEDOUT, -EINTR, -ESHUTDOWN (shut down, and every completion was
  * fetched), -EPIPE (broken, and every completion was fetched), -ECHILD.
  */

@@ -1,6 +1,7 @@
 /*
  * weirpool_worker.h: the engine below weirpool.h, for language bindings and for worker processes that are started
- * by other means than fork. Same conventions: 0 or -errno, deadlines in nanoseconds of CLOCK_MONOTONIC.
+ * by other means than fork. Same conventions: 0 or -errno (or a count, where that is
+ * said), deadlines in nanoseconds of CLOCK_MONOTONIC.
  *
  * Words. A *permit* is the right of one task to be outstanding; it belongs to the task from admission to its end and
  * returns exactly once. To *take* a task is to fetch its result from shared memory, which any thread may do; to *tell*

@@ -41,11 +41,6 @@ static void dismiss_workers(struct weirpool *pool)
     wp_wake_all(&pool->segment);
 }
 
-static bool is_drained(const struct weirpool *pool)
-{
-    return pool->course == WP_CLOSING && pool->gate.outstanding == 0;
-}
-
 static bool next_event(struct weirpool *pool, struct weirpool_event *event)
 {
     if (pool->broke_unreported) {
@@ -53,7 +48,7 @@ static bool next_event(struct weirpool *pool, struct weirpool_event *event)
         event->kind = WEIRPOOL_BROKE;
         return true;
     }
-    if (is_drained(pool) && !pool->drained_reported) {
+    if (wp_is_drained(pool) && !pool->drained_reported) {
         pool->drained_reported = true;
         dismiss_workers(pool);
         event->kind = WEIRPOOL_DRAINED;
@@ -64,7 +59,7 @@ static bool next_event(struct weirpool *pool, struct weirpool_event *event)
 
 static bool has_news(const struct weirpool *pool)
 {
-    bool drained = is_drained(pool) && !pool->drained_reported;
+    bool drained = wp_is_drained(pool) && !pool->drained_reported;
     return !wp_list_is_empty(&pool->watched) || pool->broke_unreported || drained;
 }
 

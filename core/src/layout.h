@@ -42,9 +42,9 @@ enum wp_stop { WP_RUN = 0, WP_FINISH = 1, WP_HALT = 2 };
  * field            writer                     protection   order
  * magic..total     parent, before any worker  -            read-only afterwards
  * head             workers                    CAS +1       acquire; only ever helped from p to p + 1
- * tail             parent                     pool lock    seq_cst, against `parked` (wp_publish, wp_park)
+ * tail             parent                     pool lock    seq_cst, against `parked` (wp_table_publish, wp_park)
  * waking           whoever wakes, the woken   CAS          seq_cst, against a record's `parked`
- * addressee        parent                     pool lock    seq_cst, against the done bits (wp_take, wp_finish_slot)
+ * addressee        parent                     pool lock    seq_cst, against the done bits (wp_address, ring in worker.c)
  * stop             parent                     pool lock    seq_cst, against `parked`
  * helper_bell      workers, parent            fetch_add    seq_cst; a futex
  * parked[]         its worker, its repair     fetch_or/and seq_cst, against `tail` and `stop`
@@ -77,7 +77,7 @@ enum wp_standing { WP_VACANT = 0, WP_STARTING, WP_UP, WP_LEAVES, WP_INIT_FAILED 
 
 /*
  * field       writer                       protection        order
- * standing    parent while VACANT, then    hand-over at      release/acquire (wp_announce, wp_repair)
+ * standing    parent while VACANT, then    hand-over at      release/acquire (weirpool_announce, bury)
  *             its worker                   start and death
  * parked      its worker to 1, its waker   CAS 1 to 0        seq_cst; the futex on which the worker sleeps
  *             or itself to 0
@@ -116,7 +116,7 @@ static inline enum wp_tag wp_state_tag(uint64_t state)
 /*
  * field             writer                        protection    order
  * state             FREE, QUEUED: parent;         CAS           QUEUED is released by `tail`, RUNNING acquired by the
- *                   RUNNING, DONE: its worker                   claim, DONE released (wp_finish_slot) to wp_take
+ *                   RUNNING, DONE: its worker                   claim, DONE released (wp_table_finish) to try_slot
  * payload*          parent while FREE             state         published with QUEUED
  * status, result*   its worker while RUNNING      state         published with DONE
  */

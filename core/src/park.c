@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "os/os.h"
+#include "stream.h"
 #include "table.h"
 
 #define ON_ITS_WAY_NS UINT64_C(100000)
@@ -62,7 +63,7 @@ int wp_park(const struct wp_segment *segment, uint32_t me, int64_t deadline)
     return rc;
 }
 
-/* Returns whether a sleeper was woken. */
+/* Returns whether a worker is on its way now. */
 static bool wake(const struct wp_segment *segment, uint32_t worker, uint64_t *seen)
 {
     _Atomic uint64_t *waking = &segment->header->waking;
@@ -109,6 +110,7 @@ void wp_wake_all(const struct wp_segment *segment)
         if (wp_exchange_seq_cst(parked, 0) != 0) {
             wp_os_futex_wake(parked, 1, WP_SHARED);
         }
+        wp_stream_rouse(&segment->streams[worker]); /* not parked, but perhaps asleep over a full ring */
     }
 }
 

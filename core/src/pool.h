@@ -1,7 +1,7 @@
 /*
  * The parent's side of a pool, all in private memory. One mutex, the pool lock, protects all of it: it is held for
- * short pieces of bookkeeping and for copies of at most 64 KiB, never while sleeping or while user code runs. Larger
- * copies (into the arena, out of a stream) are made without it.
+ * short pieces of bookkeeping and small copies, never while sleeping or while user code runs. Larger copies (into the
+ * arena, out of a stream) are made without it, except of a payload that had to wait for room in the arena.
  */
 #ifndef WP_POOL_H
 #define WP_POOL_H
@@ -86,6 +86,12 @@ struct weirpool {
 };
 
 #define WP_NO_WORKER UINT32_MAX
+
+/* Shut down, and everything has ended? */
+static inline bool wp_is_drained(const struct weirpool *pool)
+{
+    return pool->course == WP_CLOSING && pool->gate.outstanding == 0;
+}
 
 static inline void wp_lock(struct weirpool *pool)
 {

@@ -189,8 +189,7 @@ void wp_flow(struct weirpool *pool)
             admit(pool, ticket);
         }
     }
-    bool drained = pool->course == WP_CLOSING && pool->gate.outstanding == 0;
-    if (drained || !wp_list_is_empty(&pool->watched)) {
+    if (wp_is_drained(pool) || !wp_list_is_empty(&pool->watched)) {
         wp_ring_collector(pool);
     }
 }

@@ -120,7 +120,7 @@ static int serve_as_helper(struct weirpool *pool, _Atomic uint32_t *word, int64_
     for (;;) {
         uint32_t seen = wp_load_seq_cst(bell);
         bool more = wp_take(pool);
-        if (wp_is_settled(wp_load_acquire(word)) || rc != 0) {
+        if (wp_is_settled(wp_load_acquire(word)) || rc != 0) { /* rc: of the sleep before; what came with it is taken */
             break;
         }
         rc = verdict(more ? 0 : sleep_on_bell(pool, seen, deadline), deadline);

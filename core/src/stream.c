@@ -66,6 +66,11 @@ void wp_stream_read(struct wp_stream *stream, struct wp_stream_cursor *cursor, v
 void wp_stream_give_room(struct wp_stream *stream, const struct wp_stream_cursor *cursor)
 {
     wp_store_seq_cst(&stream->drained, cursor->drained);
+    wp_stream_rouse(stream);
+}
+
+void wp_stream_rouse(struct wp_stream *stream)
+{
     if (wp_load_seq_cst(&stream->starved) != 0) {
         wp_fetch_add_seq_cst(&stream->room_bell, 1);
         wp_os_futex_wake(&stream->room_bell, 1, WP_SHARED);

@@ -66,7 +66,7 @@ void weirpool_describe(weirpool_task *task, struct weirpool_completion *completi
         .error = task->error,
         .status = task->status,
         .result = task->result,
-        .result_size = task->result != NULL ? task->result_size : 0,
+        .result_size = task->result_size,
         .worker_pid = task->worker_pid,
         .worker_status = task->worker_status,
     };

@@ -70,7 +70,7 @@ void weirpool_announce(weirpool_worker *worker, enum weirpool_standing standing)
         [WEIRPOOL_LEAVES] = WP_LEAVES,
         [WEIRPOOL_INIT_FAILED] = WP_INIT_FAILED,
     };
-    /* Pairs with the acquire in wp_worker_ended(). */
+    /* Pairs with the acquire in bury(), repair.c. */
     wp_store_release(&worker->segment.records[worker->number].standing, shared[standing]);
 }
 

@@ -24,9 +24,6 @@ PyObject *raise_error(struct state *state, int rc)
     case EMSGSIZE:
         PyErr_SetString(PyExc_MemoryError, "the pickled task is larger than the shared memory that the pool could get");
         return NULL;
-    case EUCLEAN:
-        PyErr_SetString(PyExc_AssertionError, "an invariant of the pool is broken");
-        return NULL;
     default:
         errno = -rc;
         return PyErr_SetFromErrno(PyExc_OSError);

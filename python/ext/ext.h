@@ -55,7 +55,7 @@ int is_early(int rc, int64_t deadline);
 /* What whoever uses a pool in a forked child is told. */
 extern const char forked_text[];
 
-/* Raises what a -errno of the core means for a user; returns NULL. `pool` may be NULL. */
+/* Raises what a -errno of the core means for a user; returns NULL. */
 PyObject *raise_error(struct state *state, int rc);
 
 /* Takes the exception that is set, with its traceback; gives it back. restore_exception() steals the reference. */
@@ -82,7 +82,7 @@ struct encoded {
 int encode(struct state *state, PyObject *object, size_t limit, struct encoded *encoded);
 void encoded_clear(struct encoded *encoded);
 
-/* Unpickles a copy of the bytes. */
+/* Unpickles. The object does not refer to the bytes. */
 PyObject *decode(struct state *state, const void *data, size_t size);
 
 /* ---- engine.c ---- */
@@ -110,7 +110,7 @@ weirpool *engine_pool(PyObject *self);
 /* Tells what was taken and nobody watches, so that finished futures need not wait for the collector to wake up. */
 void engine_sweep(Engine *engine);
 
-/* Breaks the pool because a result cannot be decoded. */
+/* Breaks the pool; `cause` is a text or NULL. */
 void engine_break(Engine *engine, PyObject *cause);
 
 /* ---- submit.c ---- */

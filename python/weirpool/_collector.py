@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -59,7 +60,7 @@ class Collector(threading.Thread):
                 self._report_broken()
                 self._crew.terminate()
                 return
-            else:
+            elif kind == _core.DRAINED:
                 self._crew.join()
                 return
 
@@ -81,10 +82,8 @@ class Collector(threading.Thread):
 
 def _shut_down(engine: _core.Engine) -> None:
     """The executor was collected. Takes no lock that a submit could hold: garbage may be collected inside one."""
-    try:
+    with contextlib.suppress(RuntimeError):  # in a forked child: the pool is the parent's
         engine.shutdown()
-    except RuntimeError:  # in a forked child: the pool is the parent's
-        pass
 
 
 def is_exiting() -> bool:

@@ -28,5 +28,7 @@ class Stats:
     """Tasks accepted, ever."""
     finished: int = 0
     """Accepted tasks that have ended: returned, raised, or cancelled."""
+    workers: int = 0
+    """Worker processes at this moment."""
     segment_bytes: int = 0
     """Bytes that the memory shared with the workers really holds, or held when the executor ended."""

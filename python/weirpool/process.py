@@ -43,7 +43,8 @@ class ProcessPoolExecutor(cf.Executor):
         """Make an executor. Processes are started when there is work for them.
 
         Args:
-            max_workers: The most worker processes; None: as many as this process may use cores.
+            max_workers: The most worker processes, 4096 at most; None: one for each core (from Python 3.13 on: each
+                core that this process may use).
             mp_context: A multiprocessing context that starts the workers; None: the default one.
             initializer: Called in each new worker. If it raises, the pool is broken.
             initargs: Arguments for the initializer.
@@ -68,6 +69,7 @@ class ProcessPoolExecutor(cf.Executor):
         self._engine: _core.Engine | None = None
         self._owner: int | None = None  # the pid of the process in which it was started
         self._last_engine: _core.Engine | None = None  # closed, but still good for its numbers
+        # Names of the standard class's, which programs and tests read.
         self._executor_manager_thread: Collector | None = None
         self._processes: Any = {}
 
@@ -75,7 +77,8 @@ class ProcessPoolExecutor(cf.Executor):
         """Have ``fn(*args, **kwargs)`` executed by a worker, and return its future.
 
         Where the executor is bounded and full, the calling thread waits for room, first come first served. Not so in
-        a done-callback, which is admitted over the bound: its waiting could stall the pool.
+        a done-callback, or while another task is pickled, which is admitted over the bound: its waiting could stall
+        the pool. If a signal handler raises while it waits, nothing was submitted, unless its turn came just then.
 
         A call that cannot be pickled fails its future.
 
@@ -98,6 +101,9 @@ class ProcessPoolExecutor(cf.Executor):
     ) -> Iterator[T]:
         """Return an iterator over ``fn`` of the items of the iterables, in their order.
 
+        With a window (buffersize, or the bound of a bounded executor) it is lazy: calls are submitted as results are
+        read, so that the iterables may be infinite, and what is not read is not submitted.
+
         Args:
             fn: Takes as many arguments as there are iterables.
             timeout: Seconds from this call until the last result must have come, else the iterator raises
@@ -119,7 +125,8 @@ class ProcessPoolExecutor(cf.Executor):
 
         Args:
             wait: Return only when all tasks have ended and all workers have exited. A done-callback does not wait.
-            cancel_futures: Cancel the tasks that no worker has started.
+            cancel_futures: Cancel the tasks that no worker has started. If none was started yet, the oldest
+                max_workers + 1 are spared, as in the standard class.
 
         May be called several times, and from any thread.
         """
@@ -179,9 +186,7 @@ class ProcessPoolExecutor(cf.Executor):
             return self._engine
 
     def _open(self) -> None:
-        crew = Crew(
-            self._mp_context, self._max_workers, self._initializer, self._initargs, self._max_tasks_per_child
-        )
+        crew = Crew(self._mp_context, self._max_workers, self._initializer, self._initargs, self._max_tasks_per_child)
         engine = _core.Engine(self._max_workers, self._bound or 0, crew.start_one)
         crew.serve(engine)
         try:
@@ -207,7 +212,10 @@ class ProcessPoolExecutor(cf.Executor):
 class BoundedProcessPoolExecutor(ProcessPoolExecutor):
     """A ``ProcessPoolExecutor`` that admits a bounded number of outstanding tasks: accepted and not finished.
 
-    At the bound ``submit()`` waits, so that producers that are faster than the workers do not fill memory.
+    At the bound ``submit()`` waits, so that producers that are faster than the workers do not fill memory. It blocks
+    its thread: do not call it on an event loop's.
+
+    The bound is the first argument: ``BoundedProcessPoolExecutor(16, max_workers=8)``. Without it there is no bound.
     """
 
     def __init__(
@@ -225,7 +233,11 @@ class BoundedProcessPoolExecutor(ProcessPoolExecutor):
         Args:
             max_queue_size: The most outstanding tasks (waiting and running; a task whose future has done-callbacks is
                 finished when they have run). True: twice the number of workers. None: no bound.
-            max_workers, mp_context, initializer, initargs, max_tasks_per_child: As for ProcessPoolExecutor.
+            max_workers: The most worker processes; None: one for each core.
+            mp_context: A multiprocessing context that starts the workers; None: the default one.
+            initializer: Called in each new worker. If it raises, the pool is broken.
+            initargs: Arguments for the initializer.
+            max_tasks_per_child: How many tasks a worker executes before another takes its place; None: no limit.
 
         Raises:
             ValueError: max_queue_size is anything else. Nothing was started.
@@ -288,6 +300,4 @@ def _check_max_tasks(max_tasks: int | None, context: BaseContext) -> None:
 
 
 def _read_stats(engine: _core.Engine) -> Stats:
-    numbers = engine.stats()
-    del numbers["workers"]
-    return Stats(**numbers)
+    return Stats(**engine.stats())

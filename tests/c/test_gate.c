@@ -598,6 +598,17 @@ static void hold_after_sleep(void)
     hold(AFTER_SLEEP);
 }
 
+static int count_sleepers(void)
+{
+    int n = 0;
+    wp_lock(pool);
+    for (struct wp_link *link = pool->sleepers.next; link != &pool->sleepers; link = link->next) {
+        n++;
+    }
+    wp_unlock(pool);
+    return n;
+}
+
 /*
  * The role is offered to a thread that has decided to sleep and does not sleep yet. Whoever leaves offers it twice, on
  * leaving the role and on leaving: two offers must not look like none.
@@ -609,6 +620,7 @@ static void test_offer_is_not_missed(void)
     struct producer *helper = start_producer(1, 100, WEIRPOOL_FOREVER);
     AWAIT(wp_load_seq_cst(&pool->segment.header->addressee) == WP_HELPER);
     struct producer *slow = start_producer(2, 100, WEIRPOOL_FOREVER);
+    AWAIT(count_sleepers() == 2); /* it saw that there is a helper */
     slow_thread = slow->thread;
     atomic_store(&hold_at, AFTER_SLEEP);
     atomic_store(&before_futex_wait, hold_before_sleep);

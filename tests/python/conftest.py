@@ -13,9 +13,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that workers find `tasks`
 
-from support import Gate, Leaks, Pools, Script, Threads, last_resort
+from support import START_METHODS, Gate, Leaks, Pools, Script, Threads, last_resort
 
-START_METHODS = ("fork", "forkserver", "spawn")
 LIMIT = 120.0  # seconds a test; a marker `timeout` says otherwise
 STDERR = pytest.StashKey[int]()
 FAILED = pytest.StashKey[bool]()

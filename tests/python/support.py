@@ -22,6 +22,7 @@ import tasks
 
 import weirpool
 
+START_METHODS = ("fork", "forkserver", "spawn")
 PATIENCE = 60.0  # seconds; only a hang takes so long
 
 
@@ -53,7 +54,7 @@ class Gate:
         (Path(self.folder) / "open").touch()
 
 
-# ---- Pools --------------------------------------------------------------------------------------------------------------
+# ---- Pools ---------------------------------------------------------------------------------------
 
 
 class Pools:
@@ -113,7 +114,7 @@ def kill_a_worker(pool: weirpool.ProcessPoolExecutor) -> None:
     os.kill(worker_pids(pool)[0], signal.SIGKILL)
 
 
-# ---- Processes, descriptors, threads ------------------------------------------------------------------------------------
+# ---- Processes, descriptors, threads -------------------------------------------------------------
 
 
 def stat_of(pid: int) -> list[str] | None:
@@ -220,7 +221,7 @@ class Threads:
         return self.results
 
 
-# ---- Scripts and forked children ----------------------------------------------------------------------------------------
+# ---- Scripts and forked children -----------------------------------------------------------------
 
 
 class Script:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 PATIENCE = 90.0  # seconds after which a task that waits for its test gives up
 
 
-# ---- Plain results --------------------------------------------------------------------------------------------------
+# ---- Plain results -------------------------------------------------------------------------------
 
 
 def nothing() -> None:
@@ -84,7 +84,7 @@ class Multiplier:
     __call__ = times
 
 
-# ---- Tasks that a test holds and lets go ------------------------------------------------------------------------------
+# ---- Tasks that a test holds and lets go ---------------------------------------------------------
 
 
 def hold(folder: str, value: Any = None) -> Any:
@@ -103,7 +103,7 @@ def hold_and_log(folder: str, path: str, line: Any) -> Any:
     return log(path, line)
 
 
-# ---- Errors -----------------------------------------------------------------------------------------------------------
+# ---- Errors --------------------------------------------------------------------------------------
 
 
 class OddError(Exception):
@@ -151,7 +151,7 @@ def unpicklable_result() -> Any:
     return threading.Lock()
 
 
-# ---- Objects that do something when they are pickled or rebuilt ----------------------------------------------------------
+# ---- Objects that do something when they are pickled or rebuilt ----------------------------------
 
 
 class RefusesPickling:
@@ -214,7 +214,7 @@ def dying_result(size: int) -> list[Any]:
     return [bytes(size), DiesWhenPickled()]
 
 
-# ---- Bytes ------------------------------------------------------------------------------------------------------------
+# ---- Bytes ---------------------------------------------------------------------------------------
 
 
 def checked(data: Any, crc: int) -> Any:
@@ -248,7 +248,7 @@ def double_in_place(array: Any) -> Any:
     return array
 
 
-# ---- Ends of processes --------------------------------------------------------------------------------------------------
+# ---- Ends of processes ---------------------------------------------------------------------------
 
 
 def die(_: Any = None) -> NoReturn:
@@ -273,7 +273,7 @@ def fork_and_reap() -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-# ---- Initializers ---------------------------------------------------------------------------------------------------------
+# ---- Initializers --------------------------------------------------------------------------------
 
 _initialized: Any = None
 
@@ -296,7 +296,7 @@ def hold_and_fail(folder: str) -> NoReturn:
     raise OddError("this worker does not start")
 
 
-# ---- Pools in workers ---------------------------------------------------------------------------------------------------------
+# ---- Pools in workers ----------------------------------------------------------------------------
 
 inherited: dict[str, Any] = {}  # what a test leaves for forked processes
 

@@ -26,7 +26,7 @@ def wait_blocked(pool: weirpool.ProcessPoolExecutor, count: int) -> None:
     wait_until(lambda: blocked(pool) == count, f"{count} producers are blocked")
 
 
-# ---- The bound ------------------------------------------------------------------------------------------------------------------
+# ---- The bound -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("bound", "room"), [(1, 1), (2, 2), (5, 5), (True, 4), (300, 300)])
@@ -116,7 +116,7 @@ def test_a_full_pool_does_not_block_another(pools: Pools, gate: Gate, threads: T
     threads.join()
 
 
-# ---- Order ------------------------------------------------------------------------------------------------------------------------
+# ---- Order ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.race
@@ -152,7 +152,7 @@ def test_nobody_overtakes_a_blocked_producer(pools: Pools, gate: Gate, threads: 
     assert (tmp_path / "log").read_text().split() == ["0", "1", "2", "3", "4", *["late"] * 20]
 
 
-# ---- Figures ------------------------------------------------------------------------------------------------------------------------
+# ---- Figures -------------------------------------------------------------------------------------
 
 
 def test_stats_are_a_frozen_dataclass(pools: Pools) -> None:
@@ -191,7 +191,7 @@ def test_stats_can_be_read_before_use_and_after_shutdown(pools: Pools) -> None:
     assert (pool.stats().outstanding, pool.stats().submitted, pool.stats().finished) == (0, 1, 1)
 
 
-# ---- The flood ----------------------------------------------------------------------------------------------------------------------
+# ---- The flood -----------------------------------------------------------------------------------
 
 
 class Flood:

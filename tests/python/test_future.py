@@ -29,7 +29,7 @@ from support import Gate, Pools, Threads, wait_until
 SOON = 60.0
 
 
-# ---- States -----------------------------------------------------------------------------------------------------------------
+# ---- States --------------------------------------------------------------------------------------
 
 
 def test_it_is_a_standard_future(pools: Pools) -> None:
@@ -86,7 +86,7 @@ def test_private_state_can_be_read_and_set(pools: Pools) -> None:
     assert future.result() == 10
 
 
-# ---- Cancelling ---------------------------------------------------------------------------------------------------------------
+# ---- Cancelling ----------------------------------------------------------------------------------
 
 
 def test_what_waits_can_be_cancelled_and_never_runs(pools: Pools, gate: Gate, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_two_threads_cancel_the_same_futures(pools: Pools, gate: Gate, threads: 
     assert pool.stats().outstanding <= 11
 
 
-# ---- Callbacks ------------------------------------------------------------------------------------------------------------------
+# ---- Callbacks -----------------------------------------------------------------------------------
 
 
 def test_callbacks_run_once_in_the_order_added_with_the_future(pools: Pools, gate: Gate) -> None:
@@ -276,7 +276,7 @@ def test_callbacks_of_many_futures_all_run(pools: Pools) -> None:
     assert sorted(seen) == list(range(2000))
 
 
-# ---- Waiting ----------------------------------------------------------------------------------------------------------------------
+# ---- Waiting -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seconds", [0, 0.02, -1])
@@ -393,7 +393,7 @@ def test_an_exception_that_cannot_be_rebuilt_breaks_the_pool(pools: Pools) -> No
         pool.submit(tasks.fail_with, tasks.HalfPickledError, 7, "seven").result()
 
 
-# ---- asyncio ----------------------------------------------------------------------------------------------------------------------
+# ---- asyncio -------------------------------------------------------------------------------------
 
 
 def test_run_in_executor(pools: Pools) -> None:
@@ -436,7 +436,7 @@ def test_cancelling_an_asyncio_future_cancels_the_task(pools: Pools, gate: Gate)
     assert inner.cancelled()
 
 
-# ---- Life -------------------------------------------------------------------------------------------------------------------------
+# ---- Life ----------------------------------------------------------------------------------------
 
 
 def test_attributes_weak_references_and_no_pickling(pools: Pools) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import tasks
-from support import Pools, worker_pids
+from support import START_METHODS, Pools, worker_pids
 
 SECONDS = 5
 A_SECOND = 2  # wake-ups of a worker, or of a thread of the pool
@@ -25,14 +25,16 @@ def switches(pid: int) -> dict[int, int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("used", [True, False], ids=["after work", "after one task"])
-def test_an_idle_pool_wakes_up_at_most_twice_a_second_a_worker(pools: Pools, start_method: str, used: bool) -> None:
-    pool = pools.bounded(8, 4, start_method)
-    for _ in range(2):
-        list(pool.map(tasks.nap, [0.02] * (20 if used else 1)))
+def test_an_idle_pool_wakes_up_at_most_twice_a_second_a_worker(pools: Pools) -> None:
+    """Six pools at once: each start method, after much work and after one task."""
+    for method in START_METHODS:
+        for count in (1, 20):
+            pool = pools.bounded(8, 3, method)
+            for _ in range(2):
+                list(pool.map(tasks.nap, [0.02] * count))
     time.sleep(1)
     me = os.getpid()
-    workers = worker_pids(pool)
+    workers = [pid for pool in pools.made for pid in worker_pids(pool)]
     before = {pid: switches(pid) for pid in [me, *workers]}
     time.sleep(SECONDS)
     after = {pid: switches(pid) for pid in [me, *workers]}

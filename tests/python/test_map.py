@@ -27,7 +27,7 @@ class Pulled:
             yield number
 
 
-# ---- As the standard map --------------------------------------------------------------------------------------------------------
+# ---- As the standard map -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bound", [None, 1, 3, 100])
@@ -107,7 +107,7 @@ def test_a_generous_timeout_changes_nothing(pools: Pools) -> None:
 def test_map_after_shutdown(pools: Pools) -> None:
     pool = pools.bounded(2)
     pool.shutdown()
-    with pytest.raises(RuntimeError, match="^cannot schedule new futures after shutdown$"):
+    with pytest.raises(RuntimeError, match=r"^cannot schedule new futures after shutdown$"):
         pool.map(tasks.square, [1])
 
 
@@ -134,7 +134,7 @@ def test_what_was_yielded_is_not_kept(pools: Pools) -> None:
         results.close()
 
 
-# ---- Eager ------------------------------------------------------------------------------------------------------------------------
+# ---- Eager ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("chunksize", [1, 10])
@@ -148,7 +148,7 @@ def test_without_a_bound_everything_is_submitted_at_the_call(pools: Pools, gate:
     assert list(results) == list(range(100))
 
 
-# ---- The window -------------------------------------------------------------------------------------------------------------------
+# ---- The window ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -161,9 +161,7 @@ def test_the_window_is_filled_at_the_call_and_never_exceeded(
 ) -> None:
     pool = pools.unbounded(2) if bound == "unbounded" else pools.bounded(bound)
     items = Pulled()
-    results = pool.map(
-        tasks.hold, itertools.repeat(gate.folder), items, chunksize=chunksize, buffersize=buffersize
-    )
+    results = pool.map(tasks.hold, itertools.repeat(gate.folder), items, chunksize=chunksize, buffersize=buffersize)
     assert items.count == window * chunksize
     first = threads.start(next, results)
     gate.wait_started(1)
@@ -221,7 +219,7 @@ def test_an_iterable_that_fails(pools: Pools) -> None:
     assert pool.submit(tasks.square, 3).result() == 9
 
 
-# ---- Leaving early ----------------------------------------------------------------------------------------------------------------
+# ---- Leaving early -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["close", "drop", "timeout", "exception"])
@@ -269,7 +267,7 @@ def test_shutdown_lets_the_window_of_a_map_finish(pools: Pools) -> None:
     results = pool.map(tasks.square, range(20))
     pool.shutdown(wait=True)
     got = []
-    with pytest.raises(RuntimeError, match="^cannot schedule new futures after shutdown$"):
+    with pytest.raises(RuntimeError, match=r"^cannot schedule new futures after shutdown$"):
         for result in results:
             got.append(result)
     assert got == [number * number for number in range(len(got))]

@@ -98,7 +98,6 @@ def test_all_sizes_mixed_from_sixteen_threads(pools: Pools, threads: Threads, st
         threads.start(produce, number)
     threads.join(280)
     assert threads.errors == []
-    del data
     released(pool)
 
 
@@ -139,7 +138,7 @@ def test_memory_of_big_payloads_is_given_back(pools: Pools) -> None:
     released(pool)
 
 
-# ---- Buffers ----------------------------------------------------------------------------------------------------------------------
+# ---- Buffers -------------------------------------------------------------------------------------
 
 
 def arrays() -> Iterator[Any]:

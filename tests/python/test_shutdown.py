@@ -20,10 +20,10 @@ from support import Gate, Pools, Script, Threads, descendants, is_gone, kill_a_w
 import weirpool
 
 SOON = 60.0
-SHUT = "^cannot schedule new futures after shutdown$"
+SHUT = r"^cannot schedule new futures after shutdown$"
 
 
-# ---- shutdown() ---------------------------------------------------------------------------------------------------------------------
+# ---- shutdown() ----------------------------------------------------------------------------------
 
 
 def test_shutdown_waits_for_everything(pools: Pools, start_method: str) -> None:
@@ -150,7 +150,7 @@ def test_shutdown_frees_what_the_pool_held(pools: Pools) -> None:
     wait_until(lambda: gc.collect() >= 0 and alive() is None, "the pool is collected")
 
 
-# ---- Pools that nobody shuts down ---------------------------------------------------------------------------------------------------------
+# ---- Pools that nobody shuts down ----------------------------------------------------------------
 
 
 def test_a_lost_pool_finishes_its_work_and_ends(start_method: str, tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_exit_prints_nothing(script: Callable[..., Script], start_method: str) -
     assert program.err.read_text() == ""
 
 
-# ---- Ctrl-C ---------------------------------------------------------------------------------------------------------------------------
+# ---- Ctrl-C --------------------------------------------------------------------------------------
 
 INTERRUPTIBLE = """
     pool = weirpool.BoundedProcessPoolExecutor(2, 2)
@@ -309,9 +309,7 @@ WAITS = {
 
 
 @pytest.mark.parametrize("what", WAITS)
-def test_ctrl_c_ends_the_wait_and_the_pool_goes_on(
-    script: Callable[..., Script], tmp_path: Path, what: str
-) -> None:
+def test_ctrl_c_ends_the_wait_and_the_pool_goes_on(script: Callable[..., Script], tmp_path: Path, what: str) -> None:
     (tmp_path / "gate").mkdir()
     before, waiting, after = WAITS[what]
     body = INTERRUPTIBLE.format(before=before, wait=waiting, after=after)
@@ -413,7 +411,7 @@ def test_ctrl_c_for_the_whole_group_ends_everything(script: Callable[..., Script
     wait_until(lambda: all(is_gone(pid) for pid in workers), "the workers are gone")
 
 
-# ---- Deaths ------------------------------------------------------------------------------------------------------------------------------
+# ---- Deaths --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -490,7 +488,7 @@ def test_a_killed_worker_breaks_the_pool_for_everyone(pools: Pools, gate: Gate, 
     assert len({id(error) for error in errors}) == 19, "an exception of its own for each"
     assert "A process in the process pool was terminated abruptly" in str(errors[0])
     assert futures[-1].cancelled()
-    with pytest.raises(BrokenProcessPool, match="A child process terminated abruptly, the process pool is not usable"):
+    with pytest.raises(BrokenProcessPool, match=r"A child process terminated abruptly, the process pool is not usable"):
         pool.submit(tasks.nothing)
     with pytest.raises(BrokenProcessPool):
         pool.map(tasks.square, [1])
@@ -556,7 +554,7 @@ def test_a_worker_dies_while_the_pool_shuts_down(pools: Pools, gate: Gate, threa
     assert {type(future.exception()) for future in waiting} <= {BrokenProcessPool, type(None)}
 
 
-# ---- Initializers --------------------------------------------------------------------------------------------------------------------------
+# ---- Initializers --------------------------------------------------------------------------------
 
 
 def test_the_initializer_runs_in_each_worker(pools: Pools, start_method: str) -> None:
@@ -576,7 +574,7 @@ def test_an_initializer_that_fails_breaks_the_pool(
         pool.submit(tasks.nothing)
 
 
-# ---- Recycling -----------------------------------------------------------------------------------------------------------------------------
+# ---- Recycling -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["forkserver", "spawn"])

@@ -65,7 +65,7 @@ def test_submit_from_many_threads(pools: Pools, threads: Threads) -> None:
     assert sorted(future.result() for future in futures) == list(range(1600))
 
 
-# ---- Errors ---------------------------------------------------------------------------------------------------------------
+# ---- Errors --------------------------------------------------------------------------------------
 
 
 def test_an_exception_comes_back_with_the_workers_traceback(pools: Pools, start_method: str) -> None:
@@ -148,7 +148,7 @@ def test_an_argument_that_cannot_be_rebuilt_ends_in_an_error(pools: Pools) -> No
         pool.submit(tasks.echo, tasks.FailsWhenRebuilt()).result()
 
 
-# ---- What travels -----------------------------------------------------------------------------------------------------------
+# ---- What travels --------------------------------------------------------------------------------
 
 
 def test_a_connection_travels(pools: Pools, start_method: str) -> None:
@@ -216,7 +216,7 @@ def test_pickling_of_many_objects_and_then_of_few(pools: Pools) -> None:
     assert [pool.submit(tasks.square, number).result() for number in range(50)][-1] == 49 * 49
 
 
-# ---- Processes in tasks -------------------------------------------------------------------------------------------------------
+# ---- Processes in tasks --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("inner", ["fork", "spawn"])

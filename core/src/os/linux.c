@@ -59,7 +59,7 @@ int wp_os_memory_create(uint64_t size)
         close(fd);
         return rc;
     }
-    /* An unnamed file of O_TMPFILE cannot be sealed; it has no other holder that could resize it. */
+    /* An unnamed file of O_TMPFILE cannot be sealed: there a broken worker could resize it. */
     (void)fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
     return fd;
 }

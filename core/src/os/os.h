@@ -1,5 +1,5 @@
 /*
- * What the core asks of the operating system: the only system calls. Functions return 0 (or a non-negative value) or
+ * What the core asks of the operating system beyond POSIX: the only system calls of Linux's own. Functions return 0 (or a non-negative value) or
  * -errno. Deadlines are nanoseconds of wp_os_now(). Tests may link another implementation.
  */
 #ifndef WP_OS_H
@@ -17,7 +17,8 @@ int64_t wp_os_now(void);
 
 /* ---- memory ---- */
 
-/* Makes `size` bytes of zeroed, sparse, anonymous shared memory whose size cannot change. Returns its descriptor. */
+/* Makes `size` bytes of zeroed, sparse, anonymous shared memory, sealed in its size where the system can do that.
+ * Returns its descriptor. */
 int wp_os_memory_create(uint64_t size);
 
 /* How many bytes it has been made for. -EINVAL: the descriptor is no memory. */
