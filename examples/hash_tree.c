@@ -7,8 +7,8 @@
  * The lines are sorted by path, byte by byte: `find FOLDER -type f -exec sha256sum {} + | LC_ALL=C sort -k 2` gives the
  * same. A task's payload is a path, not the file's bytes: the worker reads the file, and its result is 32 bytes.
  *
- * What the pool is for: a worker that crashes on a file takes neither this program nor the other files with it. That file
- * is reported, and the rest is hashed. To see it, make the worker crash on purpose:
+ * What the pool is for: a worker that crashes on a file takes neither this program nor the other files with it. That
+ * file is reported, and the rest is hashed. To see it, make the worker crash on purpose:
  *
  *     ./hash_tree --crash-on some_name FOLDER
  */

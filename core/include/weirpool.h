@@ -3,8 +3,8 @@
  *
  * A pool hands byte strings (tasks) to worker processes and brings byte strings (results) back. It admits at most
  * `bound` outstanding tasks; past that weirpool_submit() waits, first come first served, so a producer that is faster
- * than the workers is slowed down instead of filling memory. A worker that crashes breaks the pool, never the caller, and
- * each task says whether it was the one that crashed.
+ * than the workers is slowed down instead of filling memory. A worker that crashes breaks the pool, never the caller,
+ * and each task says whether it was the one that crashed.
  *
  *     static int shout(const void *text, size_t size, weirpool_reply *reply, void *context);
  *
@@ -29,7 +29,7 @@
  *
  * Errors: every function that can fail returns 0 or a negative errno value.
  * Threads: every function may be called from any thread at any time, unless its comment says otherwise.
- * Deadlines: nanoseconds of CLOCK_MONOTONIC. WEIRPOOL_NOW (or any time gone by) tries once, WEIRPOOL_FOREVER never ends.
+ * Deadlines: nanoseconds of CLOCK_MONOTONIC. WEIRPOOL_NOW (or any time gone by) tries once; WEIRPOOL_FOREVER: no end.
  */
 #ifndef WEIRPOOL_H
 #define WEIRPOOL_H
@@ -135,8 +135,8 @@ WEIRPOOL_API int weirpool_submit(weirpool *pool, const void *data, size_t size, 
 WEIRPOOL_API int weirpool_next(weirpool *pool, struct weirpool_completion *completion, int64_t deadline);
 
 /*
- * Takes back a task that no worker has started: its completion says -ECANCELED. -EBUSY: it runs or has ended. Nobody may
- * release the task meanwhile.
+ * Takes back a task that no worker has started: its completion says -ECANCELED. -EBUSY: it runs or has ended. Nobody
+ * may release the task meanwhile.
  */
 WEIRPOOL_API int weirpool_cancel(weirpool *pool, weirpool_task *task);
 
@@ -145,7 +145,7 @@ WEIRPOOL_API void weirpool_release(weirpool *pool, weirpool_task *task);
 
 /*
  * A descriptor for poll() or epoll: readable when weirpool_next() may have something. Call weirpool_next() with
- * WEIRPOOL_NOW until it returns -EAGAIN before you wait on it. The pool owns it.
+ * WEIRPOOL_NOW until it returns -EAGAIN before you wait on it. The pool owns it. In a forked child: -ECHILD.
  */
 WEIRPOOL_API int weirpool_fd(const weirpool *pool);
 

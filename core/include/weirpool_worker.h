@@ -120,7 +120,7 @@ struct weirpool_event {
 /*
  * Waits by `deadline` for something to tell: fills `tasks` with up to `room` taken tasks and `event` with what else
  * happened (an event comes only when no task is left to tell before it). Returns the number of tasks. Errors: -EAGAIN,
- * -ETIMEDOUT, -EINTR, -ECHILD, -EBUSY (one thread at a time).
+ * -ETIMEDOUT, -EINTR, -ECHILD, -EBUSY (one thread at a time), -EINVAL (`room` is not positive).
  */
 WEIRPOOL_API int weirpool_collect(weirpool *pool, weirpool_task **tasks, int room, struct weirpool_event *event,
                                   int64_t deadline);
@@ -143,7 +143,7 @@ WEIRPOOL_API int weirpool_break(weirpool *pool);
 /* Compares every invariant of the pool. Returns 0, or -EUCLEAN and a sentence in `why`. For tests. */
 WEIRPOOL_API int weirpool_check(weirpool *pool, char *why, size_t room);
 
-/* ---- The parent: workers ------------------------------------------------------------------------------------------ */
+/* ---- The parent: workers ----------------------------------------------------------------------------------------- */
 
 /* What a worker process needs beside its number. The pool owns them; a worker inherits or receives copies. */
 struct weirpool_channel {
@@ -154,8 +154,10 @@ struct weirpool_channel {
 
 WEIRPOOL_API void weirpool_channel(const weirpool *pool, struct weirpool_channel *channel);
 
-/* Reserves a number for a worker about to be started. -EAGAIN: there are as many as the pool may have; -EPIPE; -ESHUTDOWN
- * once the workers were told to leave. */
+/*
+ * Reserves a number for a worker about to be started. -EAGAIN: there are as many as the pool may have; -EPIPE;
+ * -ESHUTDOWN once the workers were told to leave.
+ */
 WEIRPOOL_API int weirpool_worker_reserve(weirpool *pool, uint32_t *worker);
 
 /* The worker runs: `fd` becomes readable when it ends (a pidfd). The pool uses a copy of it. */
@@ -173,7 +175,7 @@ WEIRPOOL_API void weirpool_worker_vacate(weirpool *pool, uint32_t worker);
 /* 1 if one more worker is wanted: outstanding tasks exceed workers, and there may be more of them. Else 0; -ECHILD. */
 WEIRPOOL_API int weirpool_worker_wanted(weirpool *pool);
 
-/* ---- The worker ---------------------------------------------------------------------------------------------------- */
+/* ---- The worker -------------------------------------------------------------------------------------------------- */
 
 typedef struct weirpool_worker weirpool_worker;
 

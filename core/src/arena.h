@@ -1,6 +1,6 @@
 /*
- * Memory for payloads that do not fit their slot. The bookkeeping is the parent's alone, in private memory: a worker can
- * only read the arena.
+ * Memory for payloads that do not fit their slot. The bookkeeping is the parent's alone, in private memory: a worker
+ * can only read the arena.
  *
  * Freed memory is kept warm (its pages stay) up to WP_WARM_BYTES; past that it turns cold (its pages are given back).
  * Warm extents join only warm neighbours and cold only cold ones, so that what is held is always known.

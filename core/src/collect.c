@@ -129,7 +129,7 @@ static int doze(struct weirpool *pool, int64_t deadline)
 
 int weirpool_collect(weirpool *pool, weirpool_task **tasks, int room, struct weirpool_event *event, int64_t deadline)
 {
-    int n = wp_check_owner(pool);
+    int n = room > 0 ? wp_check_owner(pool) : -EINVAL;
     if (n != 0) {
         return n;
     }
@@ -201,5 +201,6 @@ int weirpool_next(weirpool *pool, struct weirpool_completion *completion, int64_
 
 int weirpool_fd(const weirpool *pool)
 {
-    return pool->watch;
+    int rc = wp_check_owner(pool);
+    return rc != 0 ? rc : pool->watch;
 }

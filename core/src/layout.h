@@ -44,7 +44,7 @@ enum wp_stop { WP_RUN = 0, WP_FINISH = 1, WP_HALT = 2 };
  * head             workers                    CAS +1       acquire; only ever helped from p to p + 1
  * tail             parent                     pool lock    seq_cst, against `parked` (wp_table_publish, wp_park)
  * waking           whoever wakes, the woken   CAS          seq_cst, against a record's `parked`
- * addressee        parent                     pool lock    seq_cst, against the done bits (wp_address, ring in worker.c)
+ * addressee        parent                     pool lock    seq_cst, against the done bits (wp_address, ring)
  * stop             parent                     pool lock    seq_cst, against `parked`
  * helper_bell      workers, parent            fetch_add    seq_cst; a futex
  * parked[]         its worker, its repair     fetch_or/and seq_cst, against `tail` and `stop`

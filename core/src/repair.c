@@ -94,6 +94,22 @@ static void drop_partial_result(struct weirpool_task *task)
     task->streaming = false;
 }
 
+/* The dead worker that ran the task in slot `index`; NULL if nobody runs it, or its worker lives. */
+static const struct wp_member *dead_runner(struct weirpool *pool, uint32_t index, uint32_t culprit)
+{
+    uint32_t worker = wp_state_worker(wp_load_acquire(&pool->segment.slot[index].state));
+    if (worker >= pool->segment.workers || !is_of(pool, index, worker, WP_RUNNING)) {
+        return NULL;
+    }
+    struct wp_member *member = &pool->members[worker];
+    bool leaves = wp_load_acquire(&pool->segment.records[worker].standing) == WP_LEAVES; /* as it was told to */
+    if (worker != culprit && (leaves || member->process < 0 || !wp_os_process_ended(member->process))) {
+        return NULL;
+    }
+    forget_process(pool, member); /* an own child is reaped by this: how it ended is known */
+    return member;
+}
+
 static void end_slots(struct weirpool *pool, uint32_t culprit)
 {
     for (uint32_t index = 0; index < pool->segment.slots; index++) {
@@ -101,13 +117,13 @@ static void end_slots(struct weirpool *pool, uint32_t culprit)
         if (task == NULL) {
             continue;
         }
-        bool lost = culprit != WP_NO_WORKER && is_of(pool, index, culprit, WP_RUNNING);
-        if (lost) {
-            blame(task, &pool->members[culprit]);
+        const struct wp_member *runner = dead_runner(pool, index, culprit);
+        if (runner != NULL) {
+            blame(task, runner);
         }
         drop_partial_result(task);
         wp_dequeue(pool, task);
-        wp_end_task(pool, task, lost ? -EOWNERDEAD : -EPIPE);
+        wp_end_task(pool, task, runner != NULL ? -EOWNERDEAD : -EPIPE);
     }
 }
 

@@ -85,7 +85,7 @@ static int verdict(int rc, int64_t deadline)
     return wp_os_now() >= deadline ? wp_too_late(deadline) : 0;
 }
 
-/* The look once a second. While the collector is in user code, which may wait for us, we see to dead workers as well. */
+/* The look once a second. While the collector is in user code, which may wait for us, we see to dead workers too. */
 static void look_when_due(struct weirpool *pool)
 {
     int64_t now = wp_os_now();

@@ -9,7 +9,7 @@
 int wp_worker_open(weirpool_worker **worker, const struct wp_segment *segment, const struct weirpool_channel *channel,
                    uint32_t number);
 
-/* Puts the result into the claimed slot, or sends it through the stream. weirpool_finish() is this and wp_complete(). */
+/* Puts the result into the slot, or sends it through the stream. weirpool_finish() is this and wp_complete(). */
 int wp_deliver(weirpool_worker *worker, const struct iovec *parts, int count);
 
 /* Says that the claimed task is done. -ECHILD: this is a fork of the worker. */

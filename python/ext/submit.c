@@ -121,7 +121,7 @@ static int submit_with_permit(Engine *engine, PyObject *call, PyObject *future)
     return 0;
 }
 
-/* The pickle of a large task is made only once there is room for it: a hundred producers do not hold a hundred of them. */
+/* The pickle of a large task is made once there is room for it: a hundred producers do not hold a hundred of them. */
 static int submit_large_in_line(Engine *engine, PyObject *call, PyObject *future)
 {
     int came = 0;

@@ -16,8 +16,8 @@
  *         return check_end();
  *     }
  *
- * A failed check aborts: there is a core to look at, and nothing runs on a broken state. Names given on the command line
- * run those tests alone; WEIRPOOL_SEED repeats a run's random numbers.
+ * A failed check aborts: there is a core to look at, and nothing runs on a broken state. Names given on the command
+ * line run those tests alone; WEIRPOOL_SEED repeats a run's random numbers.
  */
 #ifndef WP_TEST_CHECK_H
 #define WP_TEST_CHECK_H

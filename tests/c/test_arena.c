@@ -188,7 +188,7 @@ static void test_huge_extent_is_never_warm(void)
     tear_down();
 }
 
-/* Neither what is warm nor what is cold is enough alone: the warm has to turn cold, and what is used keeps its bytes. */
+/* Neither what is warm nor what is cold is enough alone: the warm turns cold, and what is used keeps its bytes. */
 static void test_chilling(void)
 {
     set_up(WP_WARM_BYTES + 64 * MIB);

@@ -228,8 +228,8 @@ static void test_arena_smaller_than_what_is_outstanding(void)
 }
 
 /*
- * `large` finds no room, and waits; `small` comes later and would have found room. If `small` took it now and then waited
- * behind `large`, neither could ever start.
+ * `large` finds no room, and waits; `small` comes later and would have found room. If `small` took it now and then
+ * waited behind `large`, neither could ever start.
  */
 static void test_room_in_the_arena_is_not_held_by_who_waits(void)
 {

@@ -1,6 +1,6 @@
 /*
- * Sleeping and waking. The sleepers of these tests have no deadline where that is possible: nothing masks a wake-up that
- * got lost, the test would see a task that is never done.
+ * Sleeping and waking. The sleepers of these tests have no deadline where that is possible: nothing masks a wake-up
+ * that got lost, the test would see a task that is never done.
  */
 #include <pthread.h>
 #include <sched.h>

@@ -139,9 +139,9 @@ static void exchange_all_sizes(void)
             }
         }
     }
-    exchange(40 * MIB, 1);
-    exchange(sizeof(struct order), 40 * MIB);
-    exchange(40 * MIB, 40 * MIB);
+    const size_t huge = (UNDER_ASAN || UNDER_TSAN ? 10 : 40) * MIB;
+    exchange(huge, 1);
+    exchange(sizeof(struct order), huge);
     exchange(sizeof(struct order), 1);
     CHECK_EQ(outstanding(rig.pool), 0);
     CHECK_EQ(rig.pool->arena.used, 0);

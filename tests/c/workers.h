@@ -1,7 +1,7 @@
 /*
- * Pools for tests, whose workers are threads of this process over the pool's own mapping (ThreadSanitizer can see them),
- * processes that the pool forks, or processes that the test forks and attaches. Also a worker that does nothing by itself:
- * the test claims and finishes for it, step by step.
+ * Pools for tests, whose workers are threads of this process over the pool's own mapping (ThreadSanitizer sees them),
+ * processes that the pool forks, or processes that the test forks and attaches. Also a worker that does nothing by
+ * itself: the test claims and finishes for it, step by step.
  */
 #ifndef WP_TEST_WORKERS_H
 #define WP_TEST_WORKERS_H

@@ -18,11 +18,10 @@ from support import START_METHODS, Gate, Leaks, Pools, Script, Threads, last_res
 LIMIT = 120.0  # seconds a test; a marker `timeout` says otherwise
 STDERR = pytest.StashKey[int]()
 FAILED = pytest.StashKey[bool]()
-REPEATS = int(os.environ.get("WEIRPOOL_SOAK", "2"))  # of tests marked `race`
+REPEATS = int(os.environ.get("WEIRPOOL_SOAK", "2"))  # of each test that is marked `race`
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "race: a test of a race; WEIRPOOL_SOAK=N repeats it N times")
     config.addinivalue_line("markers", "slow: takes several seconds")
     # Workers are forked while producers run; that is what users do, too.
     config.addinivalue_line("filterwarnings", "ignore:.*multi-threaded, use of fork:DeprecationWarning")

@@ -1,6 +1,6 @@
 /*
- * What the core asks of the operating system beyond POSIX: the only system calls of Linux's own. Functions return 0 (or a non-negative value) or
- * -errno. Deadlines are nanoseconds of wp_os_now(). Tests may link another implementation.
+ * What the core asks of the operating system beyond POSIX: the only system calls of Linux's own. Functions return 0
+ * (or a non-negative value) or -errno. Deadlines are nanoseconds of wp_os_now(). Tests may link another implementation.
  */
 #ifndef WP_OS_H
 #define WP_OS_H
