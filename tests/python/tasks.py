@@ -1,5 +1,6 @@
 """What the tests run in worker processes: importable there, whatever the start method."""
 
+import dataclasses
 import os
 import signal
 import threading
@@ -72,6 +73,11 @@ def log_with(path: str, line: Any, _: Any) -> Any:
 def nap_and_log(seconds: float, path: str, line: Any) -> Any:
     time.sleep(seconds)
     return log(path, line)
+
+
+@dataclasses.dataclass
+class Circle:
+    radius: int
 
 
 class Multiplier:

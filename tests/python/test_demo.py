@@ -148,15 +148,14 @@ def test_a_task_that_fails_is_told(
     assert capsys.readouterr().err == "weirpool demo: 16 of 16 tasks came to nothing (OddError: two lines)\n"
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 def test_a_pool_that_breaks_ends_the_run(
-    engine: str,
     run: Callable[..., dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    # Only weirpool: a standard pool that breaks under load may hang for ever in its shutdown() (gh-94777).
     monkeypatch.setattr(producers, "compress", die)
-    assert run("--engine", engine, code=1)["checked"] == 0
+    assert run("--engine", "weirpool", code=1)["checked"] == 0
     assert "16 of 16 tasks came to nothing (BrokenProcessPool: " in capsys.readouterr().err
 
 
