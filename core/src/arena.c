@@ -255,6 +255,11 @@ void wp_arena_free(struct wp_arena *arena, struct wp_extent *e)
     list_free(arena, join_neighbours(arena, e));
 }
 
+int wp_arena_write(const struct wp_arena *arena, const struct wp_extent *extent, const struct iovec *parts, int count)
+{
+    return wp_os_memory_write(arena->fd, arena->at + extent->at, parts, count);
+}
+
 uint64_t wp_extent_at(const struct wp_extent *extent)
 {
     return extent->at;

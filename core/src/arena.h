@@ -9,6 +9,7 @@
 #define WP_ARENA_H
 
 #include <stdint.h>
+#include <sys/uio.h>
 
 #define WP_WARM_BYTES (UINT64_C(64) << 20)
 #define WP_SIZE_CLASSES 48
@@ -32,6 +33,9 @@ void wp_arena_fini(struct wp_arena *arena);
 /* An extent of at least `size` bytes (1 or more), or NULL: no room, or no memory for the bookkeeping. */
 struct wp_extent *wp_arena_alloc(struct wp_arena *arena, uint64_t size);
 void wp_arena_free(struct wp_arena *arena, struct wp_extent *extent);
+
+/* Writes all parts into an extent that is large enough. Needs no lock. -ENOMEM, or another -errno of writing. */
+int wp_arena_write(const struct wp_arena *arena, const struct wp_extent *extent, const struct iovec *parts, int count);
 
 /* Offset of an extent from the start of the arena. */
 uint64_t wp_extent_at(const struct wp_extent *extent);

@@ -77,7 +77,8 @@ static bool cancel_locked(struct weirpool *pool, struct weirpool_task *task)
     return true;
 }
 
-int weirpool_cancel(weirpool *pool, weirpool_task *task)
+/* `told`: the caller tells the task itself, so it goes into no list. */
+static int cancel(struct weirpool *pool, struct weirpool_task *task, bool told)
 {
     int rc = wp_check_owner(pool);
     if (rc != 0) {
@@ -85,25 +86,22 @@ int weirpool_cancel(weirpool *pool, weirpool_task *task)
     }
     wp_lock(pool);
     rc = cancel_locked(pool, task) ? 0 : -EBUSY;
-    wp_flow(pool);
-    wp_unlock(pool);
-    return rc;
-}
-
-int weirpool_withdraw(weirpool *pool, weirpool_task *task)
-{
-    int rc = wp_check_owner(pool);
-    if (rc != 0) {
-        return rc;
-    }
-    wp_lock(pool);
-    rc = cancel_locked(pool, task) ? 0 : -EBUSY;
-    if (rc == 0) {
+    if (rc == 0 && told) {
         wp_unlist_for_telling(pool, task);
     }
     wp_flow(pool);
     wp_unlock(pool);
     return rc;
+}
+
+int weirpool_cancel(weirpool *pool, weirpool_task *task)
+{
+    return cancel(pool, task, false);
+}
+
+int weirpool_withdraw(weirpool *pool, weirpool_task *task)
+{
+    return cancel(pool, task, true);
 }
 
 static bool has_started(const struct weirpool *pool)

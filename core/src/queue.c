@@ -12,8 +12,7 @@ static int move_to_arena(struct weirpool *pool, struct weirpool_task *task, cons
     if (task->extent == NULL) {
         return pool->arena.used > 0 ? -EAGAIN : -ENOMEM;
     }
-    uint64_t at = pool->arena.at + wp_extent_at(task->extent);
-    int rc = wp_os_memory_write(pool->arena.fd, at, parts, count);
+    int rc = wp_arena_write(&pool->arena, task->extent, parts, count);
     if (rc != 0) {
         wp_arena_free(&pool->arena, task->extent);
         task->extent = NULL;

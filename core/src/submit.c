@@ -210,7 +210,7 @@ static int place_large(struct weirpool *pool, struct weirpool_task *task, const 
         return wp_task_keep(task, parts, count);
     }
     task->extent = extent;
-    return wp_os_memory_write(pool->arena.fd, pool->arena.at + wp_extent_at(extent), parts, count);
+    return wp_arena_write(&pool->arena, extent, parts, count);
 }
 
 static int enqueue_admitted(struct weirpool *pool, struct weirpool_task *task, const struct iovec *parts, int count)
