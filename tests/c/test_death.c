@@ -61,6 +61,14 @@ static void kill_worker(uint32_t worker)
     CHECK_SYS(kill(pid_of(worker), SIGKILL));
 }
 
+/* Returns once it runs no more. */
+static void stop_worker(uint32_t worker)
+{
+    siginfo_t info;
+    CHECK_SYS(kill(pid_of(worker), SIGSTOP));
+    CHECK_SYS(waitid(P_PID, (id_t)pid_of(worker), &info, WSTOPPED | WNOWAIT));
+}
+
 /* Who holds the task in the slot of `position`? */
 static uint32_t worker_of(uint64_t position)
 {
@@ -221,7 +229,8 @@ static void test_while_streaming(void)
         uint32_t victim = worker_of(0);
         struct wp_stream *stream = &rig.pool->segment.streams[victim];
         AWAIT(wp_load_seq_cst(&stream->starved) == 1);
-        if (taken) { /* some of it has been received */
+        if (taken) { /* some of it has been received, and the stopped worker sends no more of it */
+            stop_worker(victim);
             CHECK_RC(weirpool_next(rig.pool, &none, WEIRPOOL_NOW), -EAGAIN);
         }
         int pid = pid_of(victim);
@@ -543,7 +552,7 @@ static void test_close_with_a_stopped_worker(void)
     set_up(FORKED, 2, 0);
     order(rig.pool, ANSWER, 1);
     expect(rig.pool, 1, 0);
-    CHECK_SYS(kill(pid_of(0), SIGSTOP));
+    stop_worker(0);
     tear_down();
 }
 
