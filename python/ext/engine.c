@@ -9,11 +9,11 @@
 
 static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"workers", "bound", "start_worker", NULL};
+    static char *names[] = {"workers", "bound", "crew", NULL};
     unsigned workers;
     unsigned long long bound;
-    PyObject *start_worker;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "IKO", names, &workers, &bound, &start_worker)) {
+    PyObject *crew;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "IKO", names, &workers, &bound, &crew)) {
         return NULL;
     }
     Engine *engine = (Engine *)type->tp_alloc(type, 0);
@@ -28,20 +28,20 @@ static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         Py_DECREF(engine);
         return NULL;
     }
-    engine->start_worker = Py_NewRef(start_worker);
+    engine->crew = Py_NewRef(crew);
     return (PyObject *)engine;
 }
 
 static int engine_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
-    Py_VISIT(((Engine *)self)->start_worker);
+    Py_VISIT(((Engine *)self)->crew);
     return 0;
 }
 
 static int engine_clear(PyObject *self)
 {
-    Py_CLEAR(((Engine *)self)->start_worker);
+    Py_CLEAR(((Engine *)self)->crew);
     return 0;
 }
 
@@ -60,8 +60,9 @@ static void engine_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     close_pool(engine);
-    Py_CLEAR(engine->start_worker);
+    Py_CLEAR(engine->crew);
     Py_CLEAR(engine->cause);
+    Py_CLEAR(engine->reason);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -86,7 +87,6 @@ static PyObject *engine_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Engine *engine = (Engine *)self;
     engine->closing = 1;
-    Py_CLEAR(engine->start_worker);
     engine_enter(engine);
     engine_leave(engine);
     Py_RETURN_NONE;
@@ -263,19 +263,34 @@ static PyObject *engine_cancel_waiting(PyObject *self, PyObject *spare)
     return none_or_error(self, pool != NULL ? weirpool_cancel_waiting(pool, n) : 0);
 }
 
-void engine_break(Engine *engine, PyObject *cause)
+void engine_break(Engine *engine, PyObject *cause, PyObject *reason)
 {
-    Py_XSETREF(engine->cause, Py_XNewRef(cause));
-    if (engine->pool != NULL) {
-        (void)weirpool_break(engine->pool);
+    if (engine->pool == NULL) {
+        return;
     }
+    if (engine->cause == NULL && engine->reason == NULL) {
+        engine->cause = Py_XNewRef(cause);
+        engine->reason = Py_XNewRef(reason);
+    }
+    (void)weirpool_break(engine->pool);
 }
 
-/* break_(cause): every task ends with BrokenProcessPool; cause is a text or None. */
-static PyObject *engine_break_method(PyObject *self, PyObject *cause)
+/* break_(cause, reason=None): every task ends with BrokenProcessPool(reason); both are texts or None. */
+static PyObject *engine_break_method(PyObject *self, PyObject *args)
 {
-    engine_break((Engine *)self, cause == Py_None ? NULL : cause);
+    PyObject *cause, *reason = Py_None;
+    if (!PyArg_ParseTuple(args, "O|O", &cause, &reason)) {
+        return NULL;
+    }
+    engine_break((Engine *)self, cause == Py_None ? NULL : cause, reason == Py_None ? NULL : reason);
     Py_RETURN_NONE;
+}
+
+/* explained() -> is it known why the pool broke? If not, a worker died. */
+static PyObject *engine_explained(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Engine *engine = (Engine *)self;
+    return PyBool_FromLong(engine->cause != NULL || engine->reason != NULL);
 }
 
 static PyObject *engine_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -321,7 +336,8 @@ static PyMethodDef engine_methods[] = {
     {"close", engine_close, METH_NOARGS, NULL},
     {"shutdown", engine_shutdown, METH_NOARGS, NULL},
     {"cancel_waiting", engine_cancel_waiting, METH_O, NULL},
-    {"break_", engine_break_method, METH_O, NULL},
+    {"break_", engine_break_method, METH_VARARGS, NULL},
+    {"explained", engine_explained, METH_NOARGS, NULL},
     {"stats", engine_stats, METH_NOARGS, NULL},
     {"check", engine_check, METH_NOARGS, NULL},
     {NULL},
@@ -333,7 +349,7 @@ static PyType_Slot engine_slots[] = {
     {Py_tp_traverse, engine_traverse},
     {Py_tp_clear, engine_clear},
     {Py_tp_methods, engine_methods},
-    {Py_tp_doc, "Engine(workers, bound, start_worker): a pool of the core without workers; start_worker brings them."},
+    {Py_tp_doc, "Engine(workers, bound, crew): a pool of the core; crew.start_one() brings a worker."},
     {0, NULL},
 };
 

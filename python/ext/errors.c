@@ -30,11 +30,6 @@ PyObject *raise_error(struct state *state, int rc)
     }
 }
 
-PyObject *broken_exception(struct state *state, PyObject *cause)
-{
-    return call_support(state, "broken", "(O)", cause != NULL ? cause : Py_None);
-}
-
 #if PY_VERSION_HEX >= 0x030c0000
 
 PyObject *take_exception(void)

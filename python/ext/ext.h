@@ -62,9 +62,6 @@ PyObject *raise_error(struct state *state, int rc);
 PyObject *take_exception(void);
 void restore_exception(PyObject *error);
 
-/* The exception that a task ends with when its pool broke. `cause` is a text or NULL. */
-PyObject *broken_exception(struct state *state, PyObject *cause);
-
 /* ---- codec.c ---- */
 
 extern PyType_Spec sink_spec;
@@ -91,11 +88,13 @@ extern PyType_Spec engine_spec;
 
 typedef struct {
     PyObject_HEAD
-    weirpool *pool;         /* NULL once it is closed: then every task has ended */
-    PyObject *start_worker; /* called when one more worker is wanted */
-    PyObject *cause;        /* why the pool broke, a text; NULL: a worker died */
-    int inside;             /* calls that are under way, and may have released the interpreter lock */
-    int closing;            /* close it when nobody is inside */
+    weirpool *pool;   /* NULL once it is closed: then every task has ended */
+    PyObject *crew;   /* starts workers, and knows how they ended */
+    PyObject *cause;  /* why the pool broke, a text; with the next one NULL: a worker died */
+    PyObject *reason; /* what the tasks' exceptions say; NULL: the usual text */
+    uint64_t unsent;  /* tasks that could not be pickled */
+    int inside;       /* calls that are under way, and may have released the interpreter lock */
+    int closing;      /* close it when nobody is inside */
     int broke;
     struct weirpool_stats last; /* what the pool said when it was closed */
 } Engine;
@@ -110,8 +109,8 @@ weirpool *engine_pool(PyObject *self);
 /* Tells what was taken and nobody watches, so that finished futures need not wait for the collector to wake up. */
 void engine_sweep(Engine *engine);
 
-/* Breaks the pool; `cause` is a text or NULL. */
-void engine_break(Engine *engine, PyObject *cause);
+/* Breaks the pool; both are texts or NULL. */
+void engine_break(Engine *engine, PyObject *cause, PyObject *reason);
 
 /* ---- submit.c ---- */
 

@@ -10,15 +10,29 @@ static int must_leave_the_bytes(void)
            PyErr_ExceptionMatches(PyExc_RecursionError);
 }
 
+static PyObject *or_none(PyObject *object)
+{
+    return object != NULL ? object : Py_None;
+}
+
+/* The exception of a task whose pool broke while it was outstanding. */
+static PyObject *broken_exception(PyObject *self, int worker_pid)
+{
+    Engine *engine = handle_of(self)->engine;
+    return call_support(state_of(self), "broken", "(OOOi)", or_none(engine->cause), or_none(engine->reason),
+                        engine->crew, worker_pid);
+}
+
 /* The result cannot be decoded: as in the standard library, that breaks the pool. */
 static PyObject *break_by_decoding(PyObject *self)
 {
     struct state *state = state_of(self);
     PyObject *error = take_exception();
     PyObject *cause = call_support(state, "format_cause", "(O)", error);
-    PyObject *exception = cause != NULL ? broken_exception(state, cause) : NULL;
-    if (exception != NULL) {
-        engine_break(handle_of(self)->engine, cause);
+    PyObject *exception = NULL;
+    if (cause != NULL) {
+        exception = call_support(state, "broken", "(OOOi)", cause, Py_None, handle_of(self)->engine->crew, 0);
+        engine_break(handle_of(self)->engine, cause, NULL);
     }
     Py_XDECREF(cause);
     Py_DECREF(error);
@@ -64,7 +78,7 @@ static int decode_end(PyObject *self, PyObject **result, PyObject **exception)
     if (end.error == -ENOMEM) {
         *exception = no_memory_exception(end.result_size);
     } else if (end.error != 0) {
-        *exception = broken_exception(state_of(self), handle_of(self)->engine->cause);
+        *exception = broken_exception(self, end.worker_pid);
     } else {
         PyObject *value;
         int rc = decode_value(self, &end, &value);

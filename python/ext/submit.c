@@ -102,13 +102,54 @@ static int fail_with_current(struct state *state, PyObject *future)
     return failure != NULL ? 0 : -1;
 }
 
+static int start_wanted_worker(Engine *engine)
+{
+    PyObject *done = PyObject_CallMethod(engine->crew, "start_one", NULL);
+    Py_XDECREF(done);
+    return done != NULL ? 0 : -1;
+}
+
+/* A start failed, and tasks of others may have counted on that worker: try for them, else the pool breaks. */
+static void rescue_others(Engine *engine)
+{
+    PyObject *failure = take_exception();
+    struct weirpool_stats stats;
+    if (weirpool_stats(engine->pool, &stats) == 0 && stats.outstanding > 0 && stats.workers == 0 &&
+        start_wanted_worker(engine) < 0) {
+        PyObject *error = take_exception();
+        PyObject *cause = call_support(state_of((PyObject *)engine), "format_cause", "(O)", error);
+        engine_break(engine, cause, NULL);
+        PyErr_Clear();
+        Py_XDECREF(cause);
+        Py_DECREF(error);
+    }
+    restore_exception(failure);
+}
+
+/*
+ * A task that cannot be pickled wants a worker like any other: the standard pool finds out later, and has started one by
+ * then, which programs and tests count on. The permit is the caller's yet, so that `outstanding` is one too high.
+ */
+static int start_worker_for_unsent(Engine *engine)
+{
+    struct weirpool_stats stats;
+    int rc = weirpool_stats(engine->pool, &stats);
+    bool wanted = rc == 0 && stats.outstanding + engine->unsent > stats.workers;
+    engine->unsent++;
+    return wanted ? start_wanted_worker(engine) : 0;
+}
+
 static int submit_with_permit(Engine *engine, PyObject *call, PyObject *future)
 {
     struct state *state = state_of((PyObject *)engine);
     struct encoded encoded;
     if (encode(state, call, SIZE_MAX, &encoded) != 0) {
+        int rc = fail_with_current(state, future);
+        if (rc == 0) {
+            rc = start_worker_for_unsent(engine);
+        }
         weirpool_forgo(engine->pool);
-        return fail_with_current(state, future);
+        return rc;
     }
     begin_flight(future);
     int rc = publish(engine, &encoded, future);
@@ -153,32 +194,6 @@ static int submit_in_line(Engine *engine, PyObject *call, PyObject *future)
         undo_flight(future);
     }
     return rc;
-}
-
-static int start_wanted_worker(Engine *engine)
-{
-    PyObject *start = Py_XNewRef(engine->start_worker);
-    PyObject *done = start != NULL ? PyObject_CallNoArgs(start) : Py_NewRef(Py_None);
-    Py_XDECREF(start);
-    Py_XDECREF(done);
-    return done != NULL ? 0 : -1;
-}
-
-/* A start failed, and tasks of others may have counted on that worker: try for them, else the pool breaks. */
-static void rescue_others(Engine *engine)
-{
-    PyObject *failure = take_exception();
-    struct weirpool_stats stats;
-    if (weirpool_stats(engine->pool, &stats) == 0 && stats.outstanding > 0 && stats.workers == 0 &&
-        start_wanted_worker(engine) < 0) {
-        PyObject *error = take_exception();
-        PyObject *cause = call_support(state_of((PyObject *)engine), "format_cause", "(O)", error);
-        engine_break(engine, cause);
-        PyErr_Clear();
-        Py_XDECREF(cause);
-        Py_DECREF(error);
-    }
-    restore_exception(failure);
 }
 
 /* permit, worker, pickle, publish: whatever fails on the way, the permit returns. */

@@ -9,9 +9,10 @@
 The classes drop in for those of ``concurrent.futures``.
 """
 
+from weirpool._errors import WorkerDied
 from weirpool._stats import Stats
 from weirpool.process import BoundedProcessPoolExecutor, ProcessPoolExecutor
 
-__all__ = ["BoundedProcessPoolExecutor", "ProcessPoolExecutor", "Stats"]
+__all__ = ["BoundedProcessPoolExecutor", "ProcessPoolExecutor", "Stats", "WorkerDied"]
 
 __version__ = "0.1.0"

@@ -55,9 +55,12 @@ class Collector(threading.Thread):
         while True:
             kind, worker = self._engine.collect()
             if kind == _core.WORKER_LEFT:
-                self._replace(worker)
+                self._crew.see_off(worker)
+                self._replace_one()
             elif kind == _core.BROKE:
                 self._report_broken()
+                if not self._engine.explained():
+                    self._crew.find_dead()  # before the others are ended, too
                 self._crew.terminate()
                 return
             elif kind == _core.DRAINED:
@@ -68,11 +71,22 @@ class Collector(threading.Thread):
         """Accept nothing more; what was accepted runs to its end."""
         self._engine.shutdown()
 
-    def _replace(self, worker: int) -> None:
-        try:
-            self._crew.replace(worker)
-        except BaseException as error:
-            self._engine.break_(_support.format_cause(error))
+    def _replace_one(self) -> None:
+        """A worker has left as planned: another takes its place. If there is none, what waits ends with the reason.
+
+        As in CPython 3.14, nobody takes the place of a worker once the executor was collected or is shut down by force.
+        """
+        executor = self._owner()
+        cause = None
+        if executor is None:
+            reason = _support.COLLECTED
+        elif executor._force_shutting_down:
+            reason = _support.FORCED
+        else:
+            reason = _support.NOT_STARTED
+            cause = self._crew.start_wanted()
+        if not self._crew.processes and (cause is not None or self._engine.wants_worker()):
+            self._engine.break_(cause, reason)
 
     def _report_broken(self) -> None:
         executor = self._owner()
@@ -92,10 +106,8 @@ def is_exiting() -> bool:
 
 
 def _finish_all() -> None:
-    """At interpreter exit: turn producers away, run what was accepted, join."""
-    global _exiting
+    """Turn producers away, run what was accepted, join."""
     with _lock:
-        _exiting = True
         collectors = list(_running)
     for collector in collectors:
         collector.stop()
@@ -103,12 +115,29 @@ def _finish_all() -> None:
         collector.join()
 
 
+def _finish_at_exit() -> None:
+    global _exiting
+    with _lock:
+        _exiting = True
+    _finish_all()
+
+
 def _finish_before_children_are_joined() -> None:
     """In a process of multiprocessing's, children are joined at exit before threads are: ours must have been told."""
     global _prepared
     if _prepared != os.getpid():
         _prepared = os.getpid()
-        util.Finalize(None, _finish_all, exitpriority=100)
+        util.Finalize(None, _run_finalizer, exitpriority=100)
+
+
+def _run_finalizer() -> None:
+    """Finalizers run at exit, and when a test suite wants multiprocessing to be as new."""
+    global _prepared
+    _prepared = None
+    if util.is_exiting():
+        _finish_at_exit()
+    else:
+        _finish_all()
 
 
 def _forget_all() -> None:
@@ -118,5 +147,5 @@ def _forget_all() -> None:
     _running.clear()
 
 
-threading._register_atexit(_finish_all)  # type: ignore[attr-defined]
+threading._register_atexit(_finish_at_exit)  # type: ignore[attr-defined]
 os.register_at_fork(after_in_child=_forget_all)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Literal
 
 from weirpool import _core, _worker
+from weirpool._support import format_cause
 
 _GRACE_SECONDS = 5.0
+_EXIT_CODE_SECONDS = 1.0  # a fork server tells exit codes a moment after the end
 
 
 class Crew:
@@ -32,14 +36,24 @@ class Crew:
         self._lock = threading.RLock()
         self._by_number: dict[int, BaseProcess] = {}
         self._engine: _core.Engine | None = None
+        self._halted = False
+        self._owner = os.getpid()
+        self._dead: dict[int, int] | None = None
 
     def serve(self, engine: _core.Engine) -> None:
         """Start workers for this engine from now on."""
         self._engine = engine
 
     def dismiss(self) -> None:
-        """Start no more workers, and let the engine go."""
+        """All have ended: let go of them, whose descriptors would stay open, and of the engine."""
         self._engine = None
+        self.processes = {}
+        self._by_number = {}
+
+    def halt(self) -> None:
+        """Start no more workers: when this returns, all that there will be are in ``processes``."""
+        with self._lock:
+            self._halted = True
 
     @property
     def forks(self) -> bool:
@@ -54,7 +68,7 @@ class Crew:
         """Start one more worker, unless there are enough. What starting a process raises is raised."""
         engine = self._engine
         with self._lock:
-            number = engine.reserve() if engine is not None else None
+            number = engine.reserve() if engine is not None and not self._halted else None
             if engine is None or number is None:
                 return
             channel = _worker.Channel(*engine.channel())
@@ -85,8 +99,8 @@ class Crew:
         finally:
             os.close(fd)
 
-    def replace(self, number: int) -> None:
-        """A worker left as planned: take leave of it, and start another one if there is work for it."""
+    def see_off(self, number: int) -> None:
+        """A worker left as planned: forget it."""
         with self._lock:
             process = self._by_number.pop(number)
             process.join()
@@ -94,8 +108,31 @@ class Crew:
             self.processes.pop(process.pid, None)
             if self._engine is not None:
                 self._engine.vacate(number)
-                if self._engine.wants_worker():
+
+    def start_wanted(self) -> str | None:
+        """Start one more worker if there is work for it. Returns why it could not be started, as a text."""
+        try:
+            with self._lock:
+                if self._engine is not None and self._engine.wants_worker():
                     self.start_one()
+        except BaseException as error:
+            return format_cause(error)
+        return None
+
+    def find_dead(self) -> dict[int, int]:
+        """The exit codes of the workers that had ended when this was first asked for: when the pool broke, that is."""
+        if os.getpid() != self._owner:
+            return {}
+        with self._lock:
+            deadline = time.monotonic() + _EXIT_CODE_SECONDS
+            while self._dead is None:
+                codes = ((process.pid, process.exitcode) for process in self.processes.values())
+                dead = {pid: code for pid, code in codes if pid is not None and code is not None}
+                if dead or time.monotonic() > deadline:
+                    self._dead = dead
+                else:
+                    time.sleep(0.001)
+            return self._dead
 
     def join(self) -> None:
         """Wait for workers that were told to leave."""
@@ -105,6 +142,14 @@ class Crew:
     def _all(self) -> list[BaseProcess]:
         with self._lock:  # one that is being started is waited for
             return list(self.processes.values())
+
+    def signal(self, operation: Literal["terminate", "kill"]) -> int:
+        """Send every worker that lives a signal, and wait for none. Returns their number."""
+        living = [process for process in self._all() if process.is_alive()]
+        for process in living:
+            with contextlib.suppress(ProcessLookupError):
+                getattr(process, operation)()
+        return len(living)
 
     def terminate(self) -> None:
         """End every worker: politely, and by force where that does not help (one that is stopped cannot listen)."""

@@ -12,12 +12,12 @@ from typing import Any
 
 def check_arguments(chunksize: int, buffersize: int | None) -> None:
     """Raise what the standard library's newest ``map`` raises."""
+    if chunksize < 1:
+        raise ValueError("chunksize must be >= 1.")
     if buffersize is not None and not isinstance(buffersize, int):
         raise TypeError("buffersize must be an integer or None")
     if buffersize is not None and buffersize < 1:
         raise ValueError("buffersize must be None or > 0")
-    if chunksize < 1:
-        raise ValueError("chunksize must be >= 1.")
 
 
 def results(

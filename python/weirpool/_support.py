@@ -7,10 +7,25 @@ import threading
 import weakref
 from concurrent.futures import _base, process
 from traceback import format_exception
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from weirpool._errors import WorkerDied
+
+if TYPE_CHECKING:
+    from weirpool._crew import Crew
 
 UNUSABLE = "A child process terminated abruptly, the process pool is not usable anymore"
 BROKEN = "A process in the process pool was terminated abruptly while the future was running or pending."
+
+# CPython's texts, of 3.14 and newer: programs and tests look for parts of them.
+COLLECTED = (
+    "The ProcessPoolExecutor was garbage collected with work pending after its last worker process exited upon "
+    "reaching max_tasks_per_child; the pending work can never be run. Keep a reference to the executor until then."
+)
+FORCED = "The pool was forcefully shut down; work that was still enqueued will not be run."
+NOT_STARTED = (
+    "A replacement worker process could not be started, leaving the pool without workers to run the remaining work."
+)
 
 
 def format_cause(error: BaseException) -> str:
@@ -23,12 +38,23 @@ def _remote(text: str) -> BaseException:
     return process._RemoteTraceback(text)  # type: ignore[arg-type]
 
 
-def broken(cause: str | None) -> process.BrokenProcessPool:
-    """The exception of a task whose pool broke; one instance a future, as tracebacks grow on instances."""
-    error = process.BrokenProcessPool(BROKEN)
+def broken(cause: str | None, reason: str | None, crew: Crew, pid: int) -> process.BrokenProcessPool:
+    """The exception of a task whose pool broke; one instance a future, as tracebacks grow on instances.
+
+    Its cause is the given one (a text), or the death of the worker with this pid (0: of the one that broke the pool).
+    """
+    error = process.BrokenProcessPool(reason or BROKEN)
     if cause is not None:
         error.__cause__ = _remote(f"\n'''\n{cause}'''")
+    elif reason is None:
+        error.__cause__ = _death(crew.find_dead(), pid)
     return error
+
+
+def _death(dead: dict[int, int], pid: int) -> WorkerDied | None:
+    if pid not in dead:
+        pid = max(dead, key=lambda one: dead[one] != 0, default=0)
+    return WorkerDied(pid, dead[pid]) if dead else None
 
 
 def with_remote_traceback(error: BaseException) -> BaseException:

@@ -65,13 +65,16 @@ class ProcessPoolExecutor(cf.Executor):
         self._bound: int | None = None
         self._broken: str | Literal[False] = False
         self._shutdown_thread = False
+        self._force_shutting_down = False
         self._shutdown_lock = threading.RLock()  # a signal handler may come upon it
         self._engine: _core.Engine | None = None
         self._owner: int | None = None  # the pid of the process in which it was started
         self._last_engine: _core.Engine | None = None  # closed, but still good for its numbers
+        self._crew: Crew | None = None
         # Names of the standard class's, which programs and tests read.
         self._executor_manager_thread: Collector | None = None
         self._processes: Any = {}
+        self._call_queue: _CallQueue | None = _CallQueue()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> cf.Future[T]:
         """Have ``fn(*args, **kwargs)`` executed by a worker, and return its future.
@@ -136,12 +139,38 @@ class ProcessPoolExecutor(cf.Executor):
             engine, collector = self._engine, self._executor_manager_thread
             if engine is None:
                 self._processes = None
+                self._call_queue = None
             else:
                 engine.shutdown()  # first: else cancelling would make room for producers that wait
                 if cancel_futures:
                     engine.cancel_waiting(self._max_workers + 1)
         if collector is not None and wait and collector is not threading.current_thread():
             collector.join()
+
+    def terminate_workers(self) -> None:
+        """Shut down without waiting, cancel what can be cancelled, and send each worker SIGTERM.
+
+        Tasks that are lost by that end with ``BrokenProcessPool``. As in Python 3.14.
+        """
+        self._force_shutdown(operation="terminate")
+
+    def kill_workers(self) -> None:
+        """As ``terminate_workers()``, with SIGKILL."""
+        self._force_shutdown(operation="kill")
+
+    def _force_shutdown(self, operation: Literal["terminate", "kill"]) -> None:
+        if operation not in ("terminate", "kill"):
+            raise ValueError(f"Unsupported operation: {operation!r}")
+        self._refuse_forks()
+        with self._shutdown_lock:
+            self._force_shutting_down = True
+            engine, crew = self._engine, self._crew
+        self.shutdown(wait=False, cancel_futures=True)
+        if engine is None or crew is None:
+            return
+        crew.halt()
+        if crew.signal(operation) == 0:  # no death will end what is still enqueued
+            engine.break_(None, _support.FORCED)
 
     def stats(self) -> Stats:
         """Return what the executor does at this moment. Thread-safe; costs some microseconds."""
@@ -162,8 +191,10 @@ class ProcessPoolExecutor(cf.Executor):
                 return
             self._last_engine, self._engine = engine, None
             self._executor_manager_thread = None
+            self._crew = None
             if self._shutdown_thread:
                 self._processes = None
+                self._call_queue = None
 
     def _refuse_forks(self) -> None:
         """Before any lock: in a forked child another thread of the parent's may seem to hold it."""
@@ -187,7 +218,7 @@ class ProcessPoolExecutor(cf.Executor):
 
     def _open(self) -> None:
         crew = Crew(self._mp_context, self._max_workers, self._initializer, self._initargs, self._max_tasks_per_child)
-        engine = _core.Engine(self._max_workers, self._bound or 0, crew.start_one)
+        engine = _core.Engine(self._max_workers, self._bound or 0, crew)
         crew.serve(engine)
         try:
             if crew.forks:
@@ -200,6 +231,7 @@ class ProcessPoolExecutor(cf.Executor):
             raise
         self._processes = crew.processes
         self._executor_manager_thread = collector
+        self._crew = crew
         self._engine = engine
 
     def _check(self) -> None:
@@ -249,6 +281,16 @@ class BoundedProcessPoolExecutor(ProcessPoolExecutor):
         if self._bound is not None:
             self._bound = min(self._bound, _MOST_OUTSTANDING)
             _warn_of_low_bound(self._bound, self._max_workers)
+
+
+class _CallQueue:
+    """Stands for the standard class's queue to its workers, whose thread some programs join. Ours has no thread."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+    def join_thread(self) -> None:
+        """Nothing to wait for."""
 
 
 def _check_max_queue_size(size: object) -> None:
