@@ -29,12 +29,14 @@ C_FILES := $(call find,core python tests examples bench,-name '*.cpp' -print -o 
 .DELETE_ON_ERROR:
 # Two installations at once in one environment would meet.
 .NOTPARALLEL:
-.PHONY: help demo test test-core test-python test-install bench soak lint format core-root clean
+.PHONY: help demo test test-core test-python test-install conformance bench soak lint format core-root clean
 
 help:
 	@echo 'make demo       a hundred producers on eight workers, here and in the standard pool, side by side'
 	@echo 'make test       the core (plain, and with address and undefined sanitizers), the installed C library,'
 	@echo '                and the Python package'
+	@echo 'make conformance'
+	@echo '                the tests that CPython has for its ProcessPoolExecutor, against weirpool'
 	@echo 'make bench      tasks per second and round trips against the standard pool'
 	@echo 'make soak       the tests of races, each SOAK=200 times'
 	@echo 'make lint       ruff, mypy, clang-format (make format: apply)'
@@ -117,6 +119,13 @@ test-python: $(PACKAGE) $(VENV)/.has-test $(VENV)/.has-demo
 SOAK ?= 200
 soak: $(PACKAGE) $(VENV)/.has-test
 	WEIRPOOL_SOAK=$(SOAK) $(BIN)/python -m pytest -m race
+
+# CPython's own tests of ProcessPoolExecutor. BOUND=128: against a bounded pool. METHODS=fork: fewer start methods.
+SUITE := build/conformance/suite-$(PYTHON_ID)
+conformance: $(PACKAGE)
+	@tools/need.sh suite $(PYTHON_EXE) $(SUITE)
+	@$(BIN)/python tests/conformance/run.py --suite $(SUITE)/test $(if $(BOUND),--bound $(BOUND)) \
+		$(if $(METHODS),--methods $(METHODS))
 
 core-root:
 	@tools/need.sh debootstrap

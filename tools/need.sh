@@ -7,6 +7,7 @@
 #        need.sh headers PYTHON         Python.h
 #        need.sh libcrypto              pkg-config and OpenSSL's headers, for the C example
 #        need.sh debootstrap
+#        need.sh suite PYTHON FOLDER    CPython's tests, in FOLDER/test if they do not come with PYTHON
 set -eu
 
 # install WHAT PACKAGE...
@@ -42,6 +43,39 @@ has_libcrypto() {
     pkg-config --exists libcrypto 2>/dev/null
 }
 
+has_suite() {
+    "$1" -c "
+import importlib.util, sys
+sys.exit(importlib.util.find_spec('test.test_concurrent_futures') is None)" 2>/dev/null
+}
+
+# fetch_suite PYTHON FOLDER: Debian has the tests in a package of their own, which need not be installed to be read.
+fetch_suite() {
+    version=$("$1" -c "import sys; print('%d.%d' % sys.version_info[:2])")
+    suite=libpython$version-testsuite
+    rm -rf "$2.part"
+    mkdir -p "$2.part"
+    { command -v apt-get && command -v dpkg-deb; } >/dev/null || {
+        echo "weirpool: $1 comes without CPython's tests; Debian has them in $suite" >&2
+        exit 1
+    }
+    echo "weirpool: fetching CPython's tests ($suite)" >&2
+    (
+        cd "$2.part"
+        apt-get download -qq "$suite" 2>/dev/null || {
+            [ "$(id -u)" -ne 0 ] || apt-get update -qq
+            apt-get download -qq "$suite" 2>/dev/null
+        } || {
+            echo "weirpool: this system has no package $suite; choose another interpreter with make PYTHON=..." >&2
+            exit 1
+        }
+        dpkg-deb -x ./*.deb .
+    )
+    mkdir -p "$2"
+    mv "$2.part/usr/lib/python$version/test" "$2/test"
+    rm -rf "$2.part"
+}
+
 case $1 in
 venv)
     "$2" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
@@ -65,11 +99,14 @@ headers)
 libcrypto)
     has_libcrypto || install 'pkg-config or libcrypto' pkg-config libssl-dev
     ;;
+suite)
+    has_suite "$2" || test -d "$3/test" || fetch_suite "$2" "$3"
+    ;;
 debootstrap)
     command -v debootstrap >/dev/null || install debootstrap debootstrap
     ;;
 *)
-    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac
