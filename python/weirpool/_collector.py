@@ -85,7 +85,7 @@ class Collector(threading.Thread):
         else:
             reason = _support.NOT_STARTED
             cause = self._crew.start_wanted()
-        if not self._crew.processes and (cause is not None or self._engine.wants_worker()):
+        if self._crew.is_deserted() and self._engine.wants_worker():
             self._engine.break_(cause, reason)
 
     def _report_broken(self) -> None:

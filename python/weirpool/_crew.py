@@ -119,6 +119,10 @@ class Crew:
             return format_cause(error)
         return None
 
+    def is_deserted(self) -> bool:
+        """Is there no worker, and none being started?"""
+        return not self._all()
+
     def find_dead(self) -> dict[int, int]:
         """The exit codes of the workers that had ended when this was first asked for: when the pool broke, that is."""
         if os.getpid() != self._owner:
