@@ -71,21 +71,29 @@ class Crew:
             number = engine.reserve() if engine is not None and not self._halted else None
             if engine is None or number is None:
                 return
-            channel = _worker.Channel(*engine.channel())
-            process = self._context.Process(  # type: ignore[attr-defined]
-                target=_worker.main, args=(channel, number, *self._worker_args)
-            )
             try:
-                process.start()
-                self._watch(engine, number, process)
+                process = self._start(engine, number)
             except BaseException:
-                if process.pid is not None:
-                    process.kill()
-                    process.join()
                 engine.abandon(number)
                 raise
+            assert process.pid is not None
             self.processes[process.pid] = process
             self._by_number[number] = process
+
+    def _start(self, engine: _core.Engine, number: int) -> BaseProcess:
+        channel = _worker.Channel(*engine.channel())
+        process: BaseProcess = self._context.Process(  # type: ignore[attr-defined]
+            target=_worker.main, args=(channel, number, *self._worker_args)
+        )
+        try:
+            process.start()
+            self._watch(engine, number, process)
+        except BaseException:
+            if process.pid is not None:
+                process.kill()
+                process.join()
+            raise
+        return process
 
     def _watch(self, engine: _core.Engine, number: int, process: BaseProcess) -> None:
         assert process.pid is not None
