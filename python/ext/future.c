@@ -16,6 +16,8 @@
 #include <stddef.h>
 #include <structmember.h>
 
+#define LOOK_NS INT64_C(1000000000)
+
 Py_ssize_t future_fields_at;
 
 /* ---- handles ---- */
@@ -243,13 +245,14 @@ static int timed_out(int rc)
     return rc == -ETIMEDOUT || rc == -EAGAIN;
 }
 
-/* -1: exception set. */
+/* -1: exception set. A future that is ended by hand wakes nobody who waits for its task: everybody looks. */
 static int wait_in_slices(PyObject *self, int64_t deadline)
 {
     while (!has_ended(self)) {
         weirpool_task *task = task_of(self);
         weirpool *pool = pool_of(self);
-        int64_t slice = wait_slice(deadline);
+        int64_t look = weirpool_deadline(LOOK_NS);
+        int64_t slice = wait_slice(look < deadline ? look : deadline);
         int rc;
         Py_BEGIN_ALLOW_THREADS
         rc = weirpool_wait(pool, task, slice);
@@ -364,7 +367,8 @@ static PyObject *future_cancel(PyObject *self, PyObject *Py_UNUSED(ignored))
     return answer;
 }
 
-static PyObject *future_add_done_callback(PyObject *self, PyObject *callback)
+/* 0 or -1. A callback that comes after the end is called at once. */
+static int add_done_callback(PyObject *self, PyObject *callback)
 {
     struct future *f = fields(self);
     int waits_for_telling = f->callbacks != NULL && !f->told;
@@ -372,12 +376,27 @@ static PyObject *future_add_done_callback(PyObject *self, PyObject *callback)
         PyObject *list = get_callbacks(self, NULL);
         Py_XDECREF(list);
         if (list == NULL) {
-            return NULL;
+            return -1;
         }
         waits_for_telling = f->state == FOLLOWS; /* else it has ended just now */
     }
-    int rc = waits_for_telling ? PyList_Append(f->callbacks, callback) : run_callback(self, callback);
-    return rc == 0 ? Py_NewRef(Py_None) : NULL;
+    return waits_for_telling ? PyList_Append(f->callbacks, callback) : run_callback(self, callback);
+}
+
+static PyObject *future_add_done_callback(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"fn", NULL};
+    PyObject *callback;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:add_done_callback", names, &callback)) {
+        return NULL;
+    }
+    return add_done_callback(self, callback) == 0 ? Py_NewRef(Py_None) : NULL;
+}
+
+/* The base class calls this when a future is ended by hand; the end of its task must not call them again. */
+static PyObject *future_invoke_callbacks(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return run_callbacks(self, 1) == 0 ? Py_NewRef(Py_None) : NULL;
 }
 
 /* Whoever has acquired the condition calls this: he finds the end announced, although its teller may wait for him. */
@@ -417,13 +436,16 @@ static PyMethodDef future_methods[] = {
      "cancel($self, /)\n--\n\n"
      "Cancel the call if no worker has started it, and run the done-callbacks.\n\n"
      "Returns True if it is cancelled, False if it runs or has finished."},
-    {"add_done_callback", future_add_done_callback, METH_O,
-     "add_done_callback($self, fn, /)\n--\n\n"
+    {"add_done_callback", (PyCFunction)(void (*)(void))future_add_done_callback, METH_VARARGS | METH_KEYWORDS,
+     "add_done_callback($self, /, fn)\n--\n\n"
      "Call fn(future) when the call has finished or was cancelled; at once if it has.\n\n"
      "Callbacks run in the order in which they were added, in a thread of this process. An exception that one raises\n"
      "is logged. The task counts as outstanding until they have run; a callback may submit, also to a full pool."},
-    {"__reduce__", future_reduce, METH_NOARGS, NULL},
-    {"_catch_up", future_catch_up, METH_NOARGS, NULL},
+    {"__reduce__", future_reduce, METH_NOARGS, "__reduce__($self, /)\n--\n\nRaises TypeError: a future stays at home."},
+    {"_invoke_callbacks", future_invoke_callbacks, METH_NOARGS,
+     "_invoke_callbacks($self, /)\n--\n\nRun the done-callbacks, once."},
+    {"_catch_up", future_catch_up, METH_NOARGS,
+     "_catch_up($self, /)\n--\n\nAnnounce the end of the task; the condition is held."},
     {NULL},
 };
 

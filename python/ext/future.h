@@ -69,6 +69,12 @@ void resolve_and_notify(PyObject *self);
 /* Calls one callback. An Exception is logged. Anything else, Ctrl-C for one, is passed on: -1. */
 int run_callback(PyObject *self, PyObject *callback);
 
+/*
+ * Calls all of them, once. Where nobody is there to whom it could be passed on (`pass_on` is 0), anything that a
+ * callback raises is logged; otherwise as above.
+ */
+int run_callbacks(PyObject *self, int pass_on);
+
 /* Takes the task back, under the condition if there is one. 0, -errno, or 1 with an exception set. */
 int withdraw(PyObject *self);
 

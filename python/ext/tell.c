@@ -70,8 +70,7 @@ int run_callback(PyObject *self, PyObject *callback)
     return done != NULL ? 0 : -1;
 }
 
-/* Where nobody is there to whom it could be passed on (`pass_on` is 0), anything that a callback raises is logged. */
-static int run_callbacks(PyObject *self, int pass_on)
+int run_callbacks(PyObject *self, int pass_on)
 {
     struct future *f = fields(self);
     PyObject *callbacks = f->callbacks;
