@@ -29,7 +29,7 @@ C_FILES := $(call find,core python tests examples bench,-name '*.cpp' -print -o 
 .DELETE_ON_ERROR:
 # Two installations at once in one environment would meet.
 .NOTPARALLEL:
-.PHONY: help demo test test-core test-python test-install conformance bench soak lint format core-root clean
+.PHONY: help demo test test-core test-python test-install conformance bench leak soak lint format core-root clean
 
 help:
 	@echo 'make demo       a hundred producers on eight workers, here and in the standard pool, side by side'
@@ -39,6 +39,7 @@ help:
 	@echo '                the tests that CPython has for its ProcessPoolExecutor, against weirpool'
 	@echo 'make bench      tasks per second and round trips against the standard pool'
 	@echo 'make soak       the tests of races, each SOAK=200 times'
+	@echo 'make leak       a million tasks of every kind; fails if the parent or a worker grows'
 	@echo 'make lint       ruff, mypy, clang-format (make format: apply)'
 	@echo 'make core-root  the core and its tests in a Debian root without Python headers (root only, minutes)'
 	@echo 'make clean      removes build/ and .venv/'
@@ -113,12 +114,20 @@ test-install: build/plain/build.ninja
 	@tools/need.sh libcrypto
 	$(WITH_VENV) tests/install/run.sh build/plain build/prefix
 
+# The interpreter's checks, and warnings as errors, also in the workers: these flags are handed on. Workers are forked
+# while producers run, as users do it.
+STRICT := -X dev -W error -W 'ignore:This process:DeprecationWarning'
+
 test-python: $(PACKAGE) $(VENV)/.has-test $(VENV)/.has-demo
-	$(BIN)/python -m pytest
+	$(BIN)/python $(STRICT) -m pytest
 
 SOAK ?= 200
 soak: $(PACKAGE) $(VENV)/.has-test
-	WEIRPOOL_SOAK=$(SOAK) $(BIN)/python -m pytest -m race
+	WEIRPOOL_SOAK=$(SOAK) $(BIN)/python $(STRICT) -m pytest -m race
+
+LEAK_TASKS ?= 1000000
+leak: $(PACKAGE) $(VENV)/.has-test
+	$(BIN)/python $(STRICT) tests/python/leak.py --tasks $(LEAK_TASKS)
 
 # CPython's own tests of ProcessPoolExecutor. BOUND=128: against a bounded pool. METHODS=fork: fewer start methods.
 SUITE := build/conformance/suite-$(PYTHON_ID)

@@ -4,6 +4,7 @@ import faulthandler
 import multiprocessing.forkserver
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that workers find `tasks`
 
-from support import START_METHODS, Gate, Leaks, Pools, Script, Threads, last_resort
+from support import START_METHODS, Gate, Leaks, Pools, Script, Threads, complaint, last_resort
 
 LIMIT = 120.0  # seconds a test; a marker `timeout` says otherwise
 STDERR = pytest.StashKey[int]()
@@ -26,10 +27,17 @@ def pytest_configure(config: pytest.Config) -> None:
     # Workers are forked while producers run; that is what users do, too.
     config.addinivalue_line("filterwarnings", "ignore:.*multi-threaded, use of fork:DeprecationWarning")
     config.stash[STDERR] = os.dup(2)  # before output is captured
+    os.register_at_fork(after_in_child=complain_aloud)
     # Else each spawned worker imports pytest, as the program's main module.
     main = sys.modules["__main__"]
     main.__spec__ = None
     main.__file__ = None
+
+
+def complain_aloud() -> None:
+    """In a forked child: pytest's hooks would keep what they are told, and nobody reads it there."""
+    sys.unraisablehook = sys.__unraisablehook__
+    threading.excepthook = threading.__excepthook__
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -60,6 +68,9 @@ def multiprocessing_helpers() -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report: pytest.TestReport = yield
+    if report.when == "teardown" and report.passed and (found := complaint(report.capstderr)):
+        report.outcome = "failed"
+        report.longrepr = f"a process of the test complained: {found}"
     if report.failed:
         item.stash[FAILED] = True
     return report

@@ -24,6 +24,7 @@ import weirpool
 
 START_METHODS = ("fork", "forkserver", "spawn")
 PATIENCE = 60.0  # seconds; only a hang takes so long
+FLAGS = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # -X dev -W error reach scripts, too
 
 
 def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
@@ -224,6 +225,13 @@ class Threads:
 # ---- Scripts and forked children -----------------------------------------------------------------
 
 
+def complaint(stderr: str) -> str | None:
+    """What a process says that dropped an exception or left a resource open: it has nobody else to tell."""
+    return next(
+        (line for line in stderr.splitlines() if "Exception ignored" in line or "ResourceWarning" in line), None
+    )
+
+
 class Script:
     """A Python program in a process group of its own, in the folder of a test."""
 
@@ -257,7 +265,7 @@ class Script:
         path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
         with self.out.open("w") as out, self.err.open("w") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-X", "faulthandler", str(self.path), *map(str, args)],
+                [sys.executable, *FLAGS, "-X", "faulthandler", str(self.path), *map(str, args)],
                 stdout=out,
                 stderr=err,
                 cwd=folder,
@@ -288,11 +296,13 @@ class Script:
         """Ctrl-C, for the main process alone."""
         self.process.send_signal(signal.SIGINT)
 
-    def finish(self, patience: float = PATIENCE) -> list[str]:
+    def finish(self, patience: float = PATIENCE, *, may_complain: bool = False) -> list[str]:
         """Waits for the end, which must be a clean one; returns the lines that it said and nobody has read."""
         code = self.end(patience)
         if code != 0:
             self.fail(f"exit code {code}")
+        if not may_complain and (found := complaint(self.err.read_text())):
+            self.fail(f"it complained: {found}")
         return self.out.read_text().splitlines()[self.read :]
 
     def end(self, patience: float = PATIENCE) -> int:

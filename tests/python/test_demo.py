@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import tasks
-from support import is_gone, stat_of
+from support import FLAGS, is_gone, stat_of
 
 from weirpool.__main__ import main
 from weirpool.demo import display, memory, options, producers, report, workload
@@ -56,7 +56,7 @@ def run(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> Cal
 
 def in_a_process(*arguments: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
     """Runs the demo as a user does."""
-    command = [sys.executable, "-m", "weirpool", "demo", *arguments]
+    command = [sys.executable, *FLAGS, "-m", "weirpool", "demo", *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
 
 
@@ -288,7 +288,7 @@ def test_compare_runs_both_engines_on_the_same_work(folder: Path, tmp_path: Path
     path = tmp_path / "both.json"
     arguments = [*SMALL_CREW, "--bound", "3", "--compare", "--json", str(path)]
     ran = subprocess.run(
-        [sys.executable, "-m", "weirpool", "demo", str(folder), *arguments],
+        [sys.executable, *FLAGS, "-m", "weirpool", "demo", str(folder), *arguments],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -362,7 +362,7 @@ class Demo:
         code = "import sys, multiprocessing as mp; from weirpool.__main__ import main; "
         code += f"mp.set_start_method({start_method!r}); " * bool(start_method) + "sys.exit(main())"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code, "demo", "--workers", "4", "--repeat", "5", *arguments],
+            [sys.executable, *FLAGS, "-c", code, "demo", "--workers", "4", "--repeat", "5", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
