@@ -29,7 +29,7 @@ C_FILES := $(call find,core python tests examples bench,-name '*.cpp' -print -o 
 .DELETE_ON_ERROR:
 # Two installations at once in one environment would meet.
 .NOTPARALLEL:
-.PHONY: help demo test test-core test-python test-install conformance bench leak soak lint format core-root clean
+.PHONY: help demo test test-core test-python test-install conformance bench leak style typing soak lint format core-root clean
 
 help:
 	@echo 'make demo       a hundred producers on eight workers, here and in the standard pool, side by side'
@@ -40,7 +40,8 @@ help:
 	@echo 'make bench      tasks per second and round trips against the standard pool'
 	@echo 'make soak       the tests of races, each SOAK=200 times'
 	@echo 'make leak       a million tasks of every kind; fails if the parent or a worker grows'
-	@echo 'make lint       ruff, mypy, clang-format (make format: apply)'
+	@echo 'make lint       ruff, mypy, clang-format, and make typing (make format: apply)'
+	@echo 'make typing     what mypy and pyright make of a program that uses the installed package'
 	@echo 'make core-root  the core and its tests in a Debian root without Python headers (root only, minutes)'
 	@echo 'make clean      removes build/ and .venv/'
 	@echo
@@ -142,12 +143,20 @@ core-root:
 
 # ---- Style ---------------------------------------------------------------------------------------------------------
 
-lint: $(VENV)/.has-lint $(VENV)/.has-demo
+lint: style typing
+
+style: $(VENV)/.has-lint $(VENV)/.has-demo
 	$(BIN)/ruff check $(PY_FOLDERS)
 	$(BIN)/ruff format --check $(PY_FOLDERS)
 	$(BIN)/mypy
 	@echo clang-format --dry-run
 	@$(BIN)/clang-format --dry-run --Werror $(C_FILES)
+
+# The installed package, as a user's type checker sees it; and the stub of the extension beside the extension.
+typing: $(PACKAGE) $(VENV)/.has-lint
+	$(BIN)/mypy --config-file tests/typing/mypy.ini tests/typing/user.py
+	$(BIN)/pyright --project tests/typing --pythonpath $(BIN)/python
+	$(BIN)/python -m mypy.stubtest weirpool._core
 
 format: $(VENV)/.has-lint
 	$(BIN)/ruff check --fix $(PY_FOLDERS)

@@ -50,7 +50,7 @@ static void sink_dealloc(PyObject *self)
 }
 
 static PyMethodDef sink_methods[] = {
-    {"write", sink_write, METH_O, NULL},
+    {"write", sink_write, METH_O, "write($self, chunk, /)\n--\n\nKeep a chunk of a pickle."},
     {NULL},
 };
 

@@ -82,7 +82,7 @@ void engine_leave(Engine *engine)
     Py_DECREF((PyObject *)engine);
 }
 
-/* close(): every task has ended; descriptors and shared memory go, also if futures still refer to this engine. */
+/* Also if futures still refer to this engine. */
 static PyObject *engine_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Engine *engine = (Engine *)self;
@@ -140,7 +140,6 @@ static int collect(Engine *engine, struct weirpool_event *event)
     return n < 0 && n != -EINTR ? n : 0;
 }
 
-/* collect() -> (kind, worker): tells futures until something else happens. For the collector thread. */
 static PyObject *engine_collect(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Engine *engine = (Engine *)self;
@@ -162,7 +161,6 @@ static PyObject *engine_collect(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- workers ---- */
 
-/* reserve() -> the number for a new worker, or None: there are enough, or none is needed any more. */
 static PyObject *engine_reserve(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     uint32_t worker;
@@ -174,7 +172,6 @@ static PyObject *engine_reserve(PyObject *self, PyObject *Py_UNUSED(ignored))
     return rc == 0 ? PyLong_FromUnsignedLong(worker) : raise_error(state_of(self), rc);
 }
 
-/* watch(worker, fd, pid): the worker runs, and `fd` becomes readable when it ends. */
 static PyObject *engine_watch(PyObject *self, PyObject *args)
 {
     unsigned worker;
@@ -205,26 +202,22 @@ static PyObject *give_number_up(PyObject *self, PyObject *number, void (*how)(we
     Py_RETURN_NONE;
 }
 
-/* abandon(worker): it could not be started or watched; no process is left. */
 static PyObject *engine_abandon(PyObject *self, PyObject *number)
 {
     return give_number_up(self, number, weirpool_worker_abandon);
 }
 
-/* vacate(worker): it has left, and was reaped. */
 static PyObject *engine_vacate(PyObject *self, PyObject *number)
 {
     return give_number_up(self, number, weirpool_worker_vacate);
 }
 
-/* wants_worker() -> do outstanding tasks exceed workers? */
 static PyObject *engine_wants_worker(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     weirpool *pool = ((Engine *)self)->pool;
     return PyBool_FromLong(pool != NULL && weirpool_worker_wanted(pool) == 1);
 }
 
-/* channel() -> the three descriptors that a worker needs. */
 static PyObject *engine_channel(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     struct weirpool_channel channel;
@@ -246,7 +239,6 @@ static PyObject *none_or_error(PyObject *self, int rc)
     Py_RETURN_NONE;
 }
 
-/* shutdown(): nothing more is accepted. Does nothing once the engine is closed. */
 static PyObject *engine_shutdown(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     weirpool *pool = ((Engine *)self)->pool;
@@ -275,7 +267,6 @@ void engine_break(Engine *engine, PyObject *cause, PyObject *reason)
     (void)weirpool_break(engine->pool);
 }
 
-/* break_(cause, reason=None): every task ends with BrokenProcessPool(reason); both are texts or None. */
 static PyObject *engine_break_method(PyObject *self, PyObject *args)
 {
     PyObject *cause, *reason = Py_None;
@@ -286,7 +277,6 @@ static PyObject *engine_break_method(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* explained() -> is it known why the pool broke? If not, a worker died. */
 static PyObject *engine_explained(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Engine *engine = (Engine *)self;
@@ -308,7 +298,6 @@ static PyObject *engine_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
                          s.workers, "segment_bytes", s.segment_bytes);
 }
 
-/* check(): AssertionError if an invariant of the pool is broken. */
 static PyObject *engine_check(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     char why[200];
@@ -325,21 +314,37 @@ static PyObject *engine_check(PyObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 static PyMethodDef engine_methods[] = {
-    {"submit", (PyCFunction)(void (*)(void))engine_submit, METH_FASTCALL, NULL},
-    {"collect", engine_collect, METH_NOARGS, NULL},
-    {"reserve", engine_reserve, METH_NOARGS, NULL},
-    {"watch", engine_watch, METH_VARARGS, NULL},
-    {"abandon", engine_abandon, METH_O, NULL},
-    {"vacate", engine_vacate, METH_O, NULL},
-    {"wants_worker", engine_wants_worker, METH_NOARGS, NULL},
-    {"channel", engine_channel, METH_NOARGS, NULL},
-    {"close", engine_close, METH_NOARGS, NULL},
-    {"shutdown", engine_shutdown, METH_NOARGS, NULL},
-    {"cancel_waiting", engine_cancel_waiting, METH_O, NULL},
-    {"break_", engine_break_method, METH_VARARGS, NULL},
-    {"explained", engine_explained, METH_NOARGS, NULL},
-    {"stats", engine_stats, METH_NOARGS, NULL},
-    {"check", engine_check, METH_NOARGS, NULL},
+    {"submit", (PyCFunction)(void (*)(void))engine_submit, METH_FASTCALL,
+     "submit($self, fn, args, kwargs, /)\n--\n\nSubmit a call, waiting for room; return its Future."},
+    {"collect", engine_collect, METH_NOARGS,
+     "collect($self, /)\n--\n\nTell futures of their ends until something else happens; return (kind, worker)."},
+    {"reserve", engine_reserve, METH_NOARGS,
+     "reserve($self, /)\n--\n\nReturn the number for a new worker, or None: there are enough, or none is needed any "
+     "more."},
+    {"watch", engine_watch, METH_VARARGS,
+     "watch($self, worker, fd, pid, /)\n--\n\nThe worker runs; fd becomes readable when it ends."},
+    {"abandon", engine_abandon, METH_O,
+     "abandon($self, worker, /)\n--\n\nThe worker could not be started or watched; no process is left."},
+    {"vacate", engine_vacate, METH_O, "vacate($self, worker, /)\n--\n\nThe worker has left, and was reaped."},
+    {"wants_worker", engine_wants_worker, METH_NOARGS,
+     "wants_worker($self, /)\n--\n\nDo outstanding tasks exceed workers?"},
+    {"channel", engine_channel, METH_NOARGS,
+     "channel($self, /)\n--\n\nReturn the three descriptors that a worker needs."},
+    {"close", engine_close, METH_NOARGS,
+     "close($self, /)\n--\n\nLet descriptors and shared memory go: every task has ended."},
+    {"shutdown", engine_shutdown, METH_NOARGS,
+     "shutdown($self, /)\n--\n\nAccept nothing more. Does nothing once the engine is closed."},
+    {"cancel_waiting", engine_cancel_waiting, METH_O,
+     "cancel_waiting($self, spare, /)\n--\n\nCancel what no worker has started; spare so many if nothing was started "
+     "yet."},
+    {"break_", engine_break_method, METH_VARARGS,
+     "break_($self, cause, reason=None, /)\n--\n\nEnd every task with BrokenProcessPool(reason); both are texts or "
+     "None."},
+    {"explained", engine_explained, METH_NOARGS,
+     "explained($self, /)\n--\n\nIs it known why the pool broke? If not, a worker died."},
+    {"stats", engine_stats, METH_NOARGS, "stats($self, /)\n--\n\nReturn the fields of Stats."},
+    {"check", engine_check, METH_NOARGS,
+     "check($self, /)\n--\n\nRaise AssertionError if an invariant of the pool is broken."},
     {NULL},
 };
 
@@ -349,7 +354,7 @@ static PyType_Slot engine_slots[] = {
     {Py_tp_traverse, engine_traverse},
     {Py_tp_clear, engine_clear},
     {Py_tp_methods, engine_methods},
-    {Py_tp_doc, "Engine(workers, bound, crew): a pool of the core; crew.start_one() brings a worker."},
+    {Py_tp_doc, "Engine(workers, bound, crew)\n--\n\nA pool of the core; crew.start_one() brings a worker."},
     {0, NULL},
 };
 

@@ -42,7 +42,6 @@ static void worker_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
-/* announce(standing): UP or INIT_FAILED. */
 static PyObject *worker_announce(PyObject *self, PyObject *standing)
 {
     long value = PyLong_AsLong(standing);
@@ -146,7 +145,6 @@ static PyObject *leave(PyObject *self, int rc)
     }
 }
 
-/* run(most): executes tasks until told to leave, or until it has executed `most` (0: no limit). */
 static PyObject *worker_run(PyObject *self, PyObject *most)
 {
     unsigned long long left = PyLong_AsUnsignedLongLong(most);
@@ -165,8 +163,9 @@ static PyObject *worker_run(PyObject *self, PyObject *most)
 }
 
 static PyMethodDef worker_methods[] = {
-    {"announce", worker_announce, METH_O, NULL},
-    {"run", worker_run, METH_O, NULL},
+    {"announce", worker_announce, METH_O, "announce($self, standing, /)\n--\n\nSay UP or INIT_FAILED."},
+    {"run", worker_run, METH_O,
+     "run($self, most, /)\n--\n\nExecute tasks until told to leave, or until so many were executed (0: no limit)."},
     {NULL},
 };
 
@@ -174,7 +173,7 @@ static PyType_Slot worker_slots[] = {
     {Py_tp_new, worker_new},
     {Py_tp_dealloc, worker_dealloc},
     {Py_tp_methods, worker_methods},
-    {Py_tp_doc, "Worker(segment, doorbell, parent, number): this process as a worker of a pool."},
+    {Py_tp_doc, "Worker(segment, doorbell, parent, number)\n--\n\nThis process as a worker of a pool."},
     {0, NULL},
 };
 

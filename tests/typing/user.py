@@ -1,0 +1,170 @@
+"""A user's program, for type checkers: `make typing`.
+
+It uses every public name of weirpool, with what may be given to it and what comes out. A comment that ignores an error
+asserts that there is one: mypy and pyright complain of comments that they do not need.
+"""
+
+import asyncio
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, as_completed, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import assert_type
+
+import weirpool
+from weirpool import BoundedProcessPoolExecutor, ProcessPoolExecutor, Stats
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def describe(name: str, *, size: float = 1.0) -> str:
+    return f"{name} {size}"
+
+
+def set_up(path: str, level: int) -> None:
+    print(path, level)
+
+
+# ---- Making executors ----------------------------------------------------------------------------
+
+
+def make() -> None:
+    context = multiprocessing.get_context("spawn")
+    ProcessPoolExecutor()
+    ProcessPoolExecutor(4, context, set_up, ("a", 1), max_tasks_per_child=10)
+    ProcessPoolExecutor(max_workers=None, mp_context=None, initializer=None, initargs=(), max_tasks_per_child=None)
+    BoundedProcessPoolExecutor()
+    BoundedProcessPoolExecutor(16, 4, context, set_up, ("a", 1), max_tasks_per_child=10)
+    BoundedProcessPoolExecutor(
+        max_queue_size=True,
+        max_workers=None,
+        mp_context=None,
+        initializer=None,
+        initargs=(),
+        max_tasks_per_child=None,
+    )
+    BoundedProcessPoolExecutor(None, max_workers=4)
+
+
+def make_wrongly() -> None:
+    ProcessPoolExecutor("4")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ProcessPoolExecutor(4, "spawn")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ProcessPoolExecutor(max_queue_size=4)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    ProcessPoolExecutor(4, None, None, (), 10)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    BoundedProcessPoolExecutor(1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# ---- Submitting ----------------------------------------------------------------------------------
+
+
+def submit(pool: BoundedProcessPoolExecutor) -> None:
+    assert_type(pool.submit(square, 1), Future[int])
+    assert_type(pool.submit(describe, "a", size=2), Future[str])
+    assert_type(pool.submit(set_up, "a", 1), Future[None])
+    assert_type(pool.submit(square, 1).result(), int)
+
+
+def submit_wrongly(pool: ProcessPoolExecutor) -> None:
+    pool.submit(square, "1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    pool.submit(square)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    pool.submit(square, 1, 2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    pool.submit(describe, "a", weight=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    pool.submit(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    text: str = pool.submit(square, 1).result()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+    print(text)
+
+
+def map_all(pool: ProcessPoolExecutor) -> None:
+    assert_type(pool.map(square, [1, 2]), Iterator[int])
+    assert_type(pool.map(pow, [1, 2], [3, 4], timeout=1.5, chunksize=10, buffersize=4), Iterator[int])
+    assert_type(list(pool.map(describe, iter("abc"), timeout=None, buffersize=None)), list[str])
+
+
+def map_wrongly(pool: ProcessPoolExecutor) -> None:
+    pool.map(square, 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    pool.map(square, [1], chunksize="1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    pool.map(square, [1], buffer=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+# ---- Futures -------------------------------------------------------------------------------------
+
+
+def read(future: Future[int]) -> None:
+    assert_type(future.result(timeout=1), int)
+    assert_type(future.exception(timeout=None), BaseException | None)
+    assert_type(future.done() or future.running() or future.cancelled() or future.cancel(), bool)
+    future.add_done_callback(print_result)
+    future.add_done_callback(fn=print_result)
+    future.add_done_callback(print_text)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def print_result(done: Future[int]) -> None:
+    print(done.result() + 1)
+
+
+def print_text(done: Future[str]) -> None:
+    print(done.result().upper())
+
+
+def wait_for_all(pool: ProcessPoolExecutor) -> None:
+    futures = [pool.submit(square, number) for number in range(10)]
+    assert_type(wait(futures).done, set[Future[int]])
+    assert_type([future.result() for future in as_completed(futures)], list[int])
+
+
+async def wait_in_a_loop(pool: ProcessPoolExecutor) -> None:
+    assert_type(await asyncio.wrap_future(pool.submit(square, 1)), int)
+    assert_type(await asyncio.get_running_loop().run_in_executor(pool, square, 1), int)
+
+
+# ---- Ending, and numbers -------------------------------------------------------------------------
+
+
+def end() -> None:
+    with BoundedProcessPoolExecutor(True) as bounded:
+        assert_type(bounded, BoundedProcessPoolExecutor)
+    with ProcessPoolExecutor() as pool:
+        assert_type(pool, ProcessPoolExecutor)
+        pool.shutdown()
+        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(True, True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    try:
+        pool.submit(square, 1)
+    except (RuntimeError, BrokenProcessPool) as error:
+        print(error)
+
+
+def look(pool: ProcessPoolExecutor) -> None:
+    stats = pool.stats()
+    assert_type(stats, Stats)
+    assert_type(stats.outstanding + stats.waiting + stats.running, int)
+    assert_type(stats.blocked_producers, int)
+    assert_type(stats.blocked_seconds, float)
+    assert_type(stats.admitted_over_bound + stats.peak_outstanding, int)
+    assert_type(stats.submitted + stats.finished, int)
+    assert_type(stats.workers + stats.segment_bytes, int)
+    assert_type(weirpool.__version__, str)
+    stats.running = 1  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+# ---- In place of the standard classes ------------------------------------------------------------
+
+
+def takes_any(executor: Executor) -> Future[int]:
+    return executor.submit(square, 1)
+
+
+class Own(ProcessPoolExecutor):
+    """With what it needs to be made put down once."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(max_workers=size)
+
+
+def drop_in() -> None:
+    factories: list[Callable[[], Executor]] = [ProcessPoolExecutor, BoundedProcessPoolExecutor, lambda: Own(2)]
+    for factory in factories:
+        with factory() as executor:
+            assert_type(takes_any(executor), Future[int])
