@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import ctypes
 import gc
+import multiprocessing
 import os
 import sys
 import tempfile
@@ -229,10 +230,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", type=int, default=1_000_000, help="how many (default: a million)")
     parser.add_argument("--leak", choices=LEAKS, help="leak on purpose, once a task: this script must fail then")
+    parser.add_argument("--method", choices=multiprocessing.get_all_start_methods(), help="how workers are started")
     options = parser.parse_args()
     rounds = -(-options.tasks // ROUND)
     leak = LEAKS.get(options.leak, lambda pool: None)
-    with weirpool.BoundedProcessPoolExecutor(BOUND, WORKERS) as pool:
+    context = multiprocessing.get_context(options.method)
+    with weirpool.BoundedProcessPoolExecutor(BOUND, WORKERS, context) as pool:
         run(pool, WARM_UP, leak)
         before = footprints(pool)
         began = time.monotonic()
