@@ -1,8 +1,8 @@
 /*
- * Objects to bytes and back, with ForkingPickler's semantics: its extra reducers (which libraries add to at any time),
- * else copyreg's.
+ * Objects to bytes and back, by the pickler that the user chose, else with ForkingPickler's semantics: its extra
+ * reducers (which libraries add to at any time), else copyreg's.
  *
- * Picklers are kept, because making one costs more than a small dump. One in use is in nobody's reach: an object whose
+ * The latter's picklers are kept, because making one costs more than a small dump. One in use is in nobody's reach: an object whose
  * __reduce__ submits a task takes another. One that failed, or whose memo has grown, is not kept.
  */
 #include "ext.h"
@@ -171,9 +171,9 @@ static int dump(PyObject *pair, PyObject *object, size_t limit, struct encoded *
     return done != NULL ? 0 : -1;
 }
 
-int encode(struct state *state, PyObject *object, size_t limit, struct encoded *encoded)
+/* With ForkingPickler's semantics. */
+static int encode_as_forking(struct state *state, PyObject *object, size_t limit, struct encoded *encoded)
 {
-    *encoded = (struct encoded){0};
     PyObject *pair = borrow_pickler(state);
     if (pair == NULL) {
         return -1;
@@ -191,8 +191,85 @@ int encode(struct state *state, PyObject *object, size_t limit, struct encoded *
     return rc;
 }
 
-PyObject *decode(struct state *state, const void *data, size_t size)
+/* ---- the user's pickler ---- */
+
+int codec_init(struct codec *codec, PyObject *pickler)
 {
+    *codec = (struct codec){NULL, NULL};
+    if (pickler == Py_None) {
+        return 0;
+    }
+    codec->dumps = PyObject_GetAttrString(pickler, "dumps");
+    codec->loads = codec->dumps != NULL ? PyObject_GetAttrString(pickler, "loads") : NULL;
+    if (codec->loads == NULL) {
+        codec_clear(codec);
+        return -1;
+    }
+    return 0;
+}
+
+void codec_clear(struct codec *codec)
+{
+    Py_CLEAR(codec->dumps);
+    Py_CLEAR(codec->loads);
+}
+
+/* One buffer, in a list of chunks. NULL with an exception set. */
+static PyObject *call_dumps(PyObject *dumps, PyObject *object)
+{
+    enter_delivery();
+    PyObject *data = PyObject_CallOneArg(dumps, object);
+    leave_delivery();
+    PyObject *chunks = NULL;
+    if (data != NULL && !PyObject_CheckBuffer(data)) {
+        PyErr_Format(PyExc_TypeError, "the pickler's dumps() must return bytes, or another buffer, not %.200s",
+                     Py_TYPE(data)->tp_name);
+    } else if (data != NULL) {
+        chunks = Py_BuildValue("[O]", data);
+    }
+    Py_XDECREF(data);
+    return chunks;
+}
+
+/* This pickler cannot be stopped at the limit: what turns out to be larger is dropped. */
+static int encode_by_user(PyObject *dumps, PyObject *object, size_t limit, struct encoded *encoded)
+{
+    encoded->chunks = call_dumps(dumps, object);
+    int rc = encoded->chunks != NULL ? view_chunks(encoded) : -1;
+    if (rc == 0 && encoded->size > limit) {
+        rc = 1;
+    }
+    if (rc != 0) {
+        encoded_clear(encoded);
+    }
+    return rc;
+}
+
+/* It gets bytes of its own, to which its objects may refer. */
+static PyObject *decode_by_user(PyObject *loads, const void *data, size_t size)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)size);
+    PyObject *object = bytes != NULL ? PyObject_CallOneArg(loads, bytes) : NULL;
+    Py_XDECREF(bytes);
+    return object;
+}
+
+/* ---- either of them ---- */
+
+int encode(struct state *state, const struct codec *codec, PyObject *object, size_t limit, struct encoded *encoded)
+{
+    *encoded = (struct encoded){0};
+    if (codec->dumps != NULL) {
+        return encode_by_user(codec->dumps, object, limit, encoded);
+    }
+    return encode_as_forking(state, object, limit, encoded);
+}
+
+PyObject *decode(struct state *state, const struct codec *codec, const void *data, size_t size)
+{
+    if (codec->loads != NULL) {
+        return decode_by_user(codec->loads, data, size);
+    }
     PyObject *view = PyMemoryView_FromMemory((char *)data, (Py_ssize_t)size, PyBUF_READ);
     if (view == NULL) {
         return NULL;

@@ -9,15 +9,16 @@
 
 static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"workers", "bound", "crew", NULL};
+    static char *names[] = {"workers", "bound", "crew", "pickler", NULL};
     unsigned workers;
     unsigned long long bound;
-    PyObject *crew;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "IKO", names, &workers, &bound, &crew)) {
+    PyObject *crew, *pickler = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "IKO|O", names, &workers, &bound, &crew, &pickler)) {
         return NULL;
     }
     Engine *engine = (Engine *)type->tp_alloc(type, 0);
-    if (engine == NULL) {
+    if (engine == NULL || codec_init(&engine->codec, pickler) < 0) {
+        Py_XDECREF(engine);
         return NULL;
     }
     struct weirpool_options options = {.size = sizeof options, .workers = workers, .bound = bound};
@@ -36,12 +37,15 @@ static int engine_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(((Engine *)self)->crew);
+    Py_VISIT(((Engine *)self)->codec.dumps);
+    Py_VISIT(((Engine *)self)->codec.loads);
     return 0;
 }
 
 static int engine_clear(PyObject *self)
 {
     Py_CLEAR(((Engine *)self)->crew);
+    codec_clear(&((Engine *)self)->codec);
     return 0;
 }
 
@@ -60,7 +64,7 @@ static void engine_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     close_pool(engine);
-    Py_CLEAR(engine->crew);
+    (void)engine_clear(self);
     Py_CLEAR(engine->cause);
     Py_CLEAR(engine->reason);
     type->tp_free(self);
@@ -354,7 +358,8 @@ static PyType_Slot engine_slots[] = {
     {Py_tp_traverse, engine_traverse},
     {Py_tp_clear, engine_clear},
     {Py_tp_methods, engine_methods},
-    {Py_tp_doc, "Engine(workers, bound, crew)\n--\n\nA pool of the core; crew.start_one() brings a worker."},
+    {Py_tp_doc, "Engine(workers, bound, crew, pickler=None)\n--\n\n"
+                "A pool of the core; crew.start_one() brings a worker."},
     {0, NULL},
 };
 

@@ -66,6 +66,16 @@ void restore_exception(PyObject *error);
 
 extern PyType_Spec sink_spec;
 
+/* A user's pickler; both are NULL where ForkingPickler's semantics hold. */
+struct codec {
+    PyObject *dumps;
+    PyObject *loads;
+};
+
+/* From an object with dumps and loads, or None. -1: exception set. */
+int codec_init(struct codec *codec, PyObject *pickler);
+void codec_clear(struct codec *codec);
+
 /* What a pickler wrote: chunks that are referred to, not copied. */
 struct encoded {
     PyObject *chunks; /* a list of bytes-like objects */
@@ -75,12 +85,12 @@ struct encoded {
     size_t size;
 };
 
-/* Pickles with ForkingPickler's semantics. -1: exception set. 1: larger than `limit` bytes, nothing was encoded. */
-int encode(struct state *state, PyObject *object, size_t limit, struct encoded *encoded);
+/* Pickles. -1: exception set. 1: larger than `limit` bytes, nothing was encoded. */
+int encode(struct state *state, const struct codec *codec, PyObject *object, size_t limit, struct encoded *encoded);
 void encoded_clear(struct encoded *encoded);
 
 /* Unpickles. The object does not refer to the bytes. */
-PyObject *decode(struct state *state, const void *data, size_t size);
+PyObject *decode(struct state *state, const struct codec *codec, const void *data, size_t size);
 
 /* ---- engine.c ---- */
 
@@ -88,8 +98,9 @@ extern PyType_Spec engine_spec;
 
 typedef struct {
     PyObject_HEAD
-    weirpool *pool;   /* NULL once it is closed: then every task has ended */
-    PyObject *crew;   /* starts workers, and knows how they ended */
+    weirpool *pool; /* NULL once it is closed: then every task has ended */
+    PyObject *crew; /* starts workers, and knows how they ended */
+    struct codec codec;
     PyObject *cause;  /* why the pool broke, a text; with the next one NULL: a worker died */
     PyObject *reason; /* what the tasks' exceptions say; NULL: the usual text */
     uint64_t unsent;  /* tasks that could not be pickled */

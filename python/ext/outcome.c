@@ -54,13 +54,14 @@ static PyObject *no_memory_exception(size_t size)
 static int decode_value(PyObject *self, const struct weirpool_completion *end, PyObject **value)
 {
     struct state *state = state_of(self);
-    *value = decode(state, end->result, end->result_size);
+    const struct codec *codec = &handle_of(self)->engine->codec;
+    *value = decode(state, codec, end->result, end->result_size);
     if (*value != NULL) {
         return 0;
     }
     if (!must_leave_the_bytes()) {
         PyObject *first = take_exception();
-        *value = decode(state, end->result, end->result_size);
+        *value = decode(state, codec, end->result, end->result_size);
         if (*value != NULL) {
             restore_exception(first);
         } else {

@@ -143,7 +143,7 @@ static int submit_with_permit(Engine *engine, PyObject *call, PyObject *future)
 {
     struct state *state = state_of((PyObject *)engine);
     struct encoded encoded;
-    if (encode(state, call, SIZE_MAX, &encoded) != 0) {
+    if (encode(state, &engine->codec, call, SIZE_MAX, &encoded) != 0) {
         int rc = fail_with_current(state, future);
         if (rc == 0) {
             rc = start_worker_for_unsent(engine);
@@ -179,7 +179,7 @@ static int submit_in_line(Engine *engine, PyObject *call, PyObject *future)
 {
     struct state *state = state_of((PyObject *)engine);
     struct encoded encoded;
-    int rc = encode(state, call, WEIRPOOL_PARK_LIMIT, &encoded);
+    int rc = encode(state, &engine->codec, call, WEIRPOOL_PARK_LIMIT, &encoded);
     if (rc < 0) {
         return fail_with_current(state, future);
     }

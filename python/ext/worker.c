@@ -7,19 +7,22 @@
 typedef struct {
     PyObject_HEAD
     weirpool_worker *worker;
+    struct codec codec;
 } Worker;
 
 static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"segment", "doorbell", "parent", "number", NULL};
+    static char *names[] = {"segment", "doorbell", "parent", "number", "pickler", NULL};
     struct weirpool_channel channel;
     unsigned number;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iiiI", names, &channel.segment, &channel.doorbell, &channel.parent,
-                                     &number)) {
+    PyObject *pickler = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iiiI|O", names, &channel.segment, &channel.doorbell,
+                                     &channel.parent, &number, &pickler)) {
         return NULL;
     }
     Worker *self = (Worker *)type->tp_alloc(type, 0);
-    if (self == NULL) {
+    if (self == NULL || codec_init(&self->codec, pickler) < 0) {
+        Py_XDECREF(self);
         return NULL;
     }
     int rc = weirpool_attach(&self->worker, &channel, number);
@@ -38,6 +41,7 @@ static void worker_dealloc(PyObject *self)
     if (((Worker *)self)->worker != NULL) {
         weirpool_detach(((Worker *)self)->worker);
     }
+    codec_clear(&((Worker *)self)->codec);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -55,11 +59,23 @@ static PyObject *worker_announce(PyObject *self, PyObject *standing)
 
 /* ---- one task ---- */
 
+/* The tuple (fn, args, kwargs), or NULL with an exception set. */
+static PyObject *decode_task(PyObject *self, const struct weirpool_claimed *claimed)
+{
+    PyObject *task = decode(state_of(self), &((Worker *)self)->codec, claimed->payload, claimed->size);
+    if (task != NULL && !PyTuple_Check(task)) {
+        PyErr_Format(PyExc_TypeError, "the pickler's loads() must return what dumps() was given, a tuple, not %.200s",
+                     Py_TYPE(task)->tp_name);
+        Py_CLEAR(task);
+    }
+    return task;
+}
+
 /* Unpickles and calls. The result, or NULL with the call's exception set; *undecodable if it did not come to a call. */
-static PyObject *call(struct state *state, const struct weirpool_claimed *claimed, int *undecodable)
+static PyObject *call(PyObject *self, const struct weirpool_claimed *claimed, int *undecodable)
 {
     PyObject *fn, *args, *kwargs;
-    PyObject *task = decode(state, claimed->payload, claimed->size);
+    PyObject *task = decode_task(self, claimed);
     *undecodable = task == NULL || !PyArg_ParseTuple(task, "OO!O!", &fn, &PyTuple_Type, &args, &PyDict_Type, &kwargs);
     PyObject *result = *undecodable ? NULL : PyObject_Call(fn, args, kwargs);
     Py_XDECREF(task);
@@ -67,13 +83,14 @@ static PyObject *call(struct state *state, const struct weirpool_claimed *claime
 }
 
 /* Encodes the exception that is set. If it cannot be pickled, what pickling raised goes instead. */
-static int encode_exception(struct state *state, struct encoded *encoded)
+static int encode_exception(PyObject *self, struct encoded *encoded)
 {
+    struct state *state = state_of(self);
     int rc = -1;
     for (int tries = 0; rc < 0 && tries < 2; tries++) {
         PyObject *error = take_exception();
         PyObject *portable = call_support(state, "portable", "(O)", error);
-        rc = portable != NULL ? encode(state, portable, SIZE_MAX, encoded) : -1;
+        rc = portable != NULL ? encode(state, &((Worker *)self)->codec, portable, SIZE_MAX, encoded) : -1;
         Py_XDECREF(portable);
         Py_DECREF(error);
     }
@@ -96,19 +113,19 @@ static int finish(weirpool_worker *worker, int status, struct encoded *encoded)
 /* 0, -errno, or 1 with an exception set: the task could not be decoded, or nothing could be sent back. */
 static int handle(PyObject *self, const struct weirpool_claimed *claimed)
 {
-    struct state *state = state_of(self);
+    Worker *worker = (Worker *)self;
     struct encoded encoded;
     int undecodable;
-    PyObject *result = call(state, claimed, &undecodable);
+    PyObject *result = call(self, claimed, &undecodable);
     if (undecodable) {
         return 1;
     }
-    int failed = result == NULL || encode(state, result, SIZE_MAX, &encoded) < 0;
+    int failed = result == NULL || encode(state_of(self), &worker->codec, result, SIZE_MAX, &encoded) < 0;
     Py_XDECREF(result);
-    if (failed && encode_exception(state, &encoded) < 0) {
+    if (failed && encode_exception(self, &encoded) < 0) {
         return 1;
     }
-    return finish(((Worker *)self)->worker, failed, &encoded);
+    return finish(worker->worker, failed, &encoded);
 }
 
 /* ---- the loop ---- */
@@ -173,7 +190,7 @@ static PyType_Slot worker_slots[] = {
     {Py_tp_new, worker_new},
     {Py_tp_dealloc, worker_dealloc},
     {Py_tp_methods, worker_methods},
-    {Py_tp_doc, "Worker(segment, doorbell, parent, number)\n--\n\nThis process as a worker of a pool."},
+    {Py_tp_doc, "Worker(segment, doorbell, parent, number, pickler=None)\n--\n\nThis process as a worker of a pool."},
     {0, NULL},
 };
 

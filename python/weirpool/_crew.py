@@ -12,6 +12,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
 from weirpool import _core, _worker
+from weirpool._pickler import Initializer, Pickler
 from weirpool._support import format_cause
 
 _GRACE_SECONDS = 5.0
@@ -28,11 +29,14 @@ class Crew:
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
         max_tasks: int | None,
+        pickler: str | Pickler | None,
     ) -> None:
         self.processes: dict[int, BaseProcess] = {}
         self._context = context
         self._size = size
-        self._worker_args = (initializer, initargs, max_tasks)
+        if initializer is not None and pickler is not None:
+            initializer = Initializer(pickler, initializer)
+        self._worker_args = (initializer, initargs, max_tasks, pickler)
         self._lock = threading.RLock()
         self._by_number: dict[int, BaseProcess] = {}
         self._engine: _core.Engine | None = None

@@ -8,7 +8,7 @@ from concurrent.futures import _base
 from multiprocessing import reduction
 from typing import Any
 
-from weirpool import _core
+from weirpool import _core, _pickler
 
 
 class Channel:
@@ -34,9 +34,10 @@ def main(
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
     max_tasks: int | None,
+    pickler: str | _pickler.Pickler | None,
 ) -> None:
     """Execute tasks until the pool has no more of them, or until ``max_tasks`` were executed."""
-    worker = _core.Worker(*channel.fds, number)
+    worker = _core.Worker(*channel.fds, number, _pickler.find(pickler))
     if initializer is not None:
         try:
             initializer(*initargs)

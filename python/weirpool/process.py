@@ -13,9 +13,10 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
 from typing import Any, Literal, ParamSpec, TypeVar
 
-from weirpool import _core, _map, _support
+from weirpool import _core, _map, _pickler, _support
 from weirpool._collector import Collector, is_exiting
 from weirpool._crew import Crew
+from weirpool._pickler import Pickler
 from weirpool._stats import Stats
 
 P = ParamSpec("P")
@@ -39,6 +40,7 @@ class ProcessPoolExecutor(cf.Executor):
         initargs: tuple[Any, ...] = (),
         *,
         max_tasks_per_child: int | None = None,
+        pickler: str | Pickler | None = None,
     ) -> None:
         """Make an executor. Processes are started when there is work for them.
 
@@ -50,9 +52,16 @@ class ProcessPoolExecutor(cf.Executor):
             initargs: Arguments for the initializer.
             max_tasks_per_child: How many tasks a worker executes before another takes its place; None: no limit.
                 Not with fork; "spawn" is used where mp_context is None.
+            pickler: Carries tasks (also their functions) to the workers, and results and exceptions back: the name of
+                a module, such as "cloudpickle", or an object, with ``dumps(object)``, which returns bytes or another
+                buffer, and ``loads(bytes)``. Where workers are not forked an object must be picklable itself. The
+                initializer is carried by it, too, and initargs by multiprocessing, as locks and queues have to be.
+                None: as multiprocessing pickles, which includes sockets and connections.
 
         Raises:
             ValueError, TypeError: As the standard class, for the same arguments.
+            TypeError: The pickler has no ``dumps`` or no ``loads``.
+            ModuleNotFoundError: The pickler is not installed.
         """
         self._max_workers = _check_max_workers(max_workers)
         self._mp_context = _choose_context(mp_context, max_tasks_per_child)
@@ -62,6 +71,7 @@ class ProcessPoolExecutor(cf.Executor):
         self._initializer = initializer
         self._initargs = initargs
         self._max_tasks_per_child = max_tasks_per_child
+        self._pickler = _pickler.check(pickler)
         self._bound: int | None = None
         self._broken: str | Literal[False] = False
         self._shutdown_thread = False
@@ -217,8 +227,15 @@ class ProcessPoolExecutor(cf.Executor):
             return self._engine
 
     def _open(self) -> None:
-        crew = Crew(self._mp_context, self._max_workers, self._initializer, self._initargs, self._max_tasks_per_child)
-        engine = _core.Engine(self._max_workers, self._bound or 0, crew)
+        crew = Crew(
+            self._mp_context,
+            self._max_workers,
+            self._initializer,
+            self._initargs,
+            self._max_tasks_per_child,
+            self._pickler,
+        )
+        engine = _core.Engine(self._max_workers, self._bound or 0, crew, _pickler.find(self._pickler))
         crew.serve(engine)
         try:
             if crew.forks:
@@ -259,6 +276,7 @@ class BoundedProcessPoolExecutor(ProcessPoolExecutor):
         initargs: tuple[Any, ...] = (),
         *,
         max_tasks_per_child: int | None = None,
+        pickler: str | Pickler | None = None,
     ) -> None:
         """Make a bounded executor.
 
@@ -270,13 +288,21 @@ class BoundedProcessPoolExecutor(ProcessPoolExecutor):
             initializer: Called in each new worker. If it raises, the pool is broken.
             initargs: Arguments for the initializer.
             max_tasks_per_child: How many tasks a worker executes before another takes its place; None: no limit.
+            pickler: What carries tasks and results, "cloudpickle" for one; None: as multiprocessing pickles.
 
         Raises:
             ValueError: max_queue_size is anything else. Nothing was started.
-            ValueError, TypeError: As ProcessPoolExecutor, for its arguments.
+            ValueError, TypeError, ModuleNotFoundError: As ProcessPoolExecutor, for its arguments.
         """
         _check_max_queue_size(max_queue_size)
-        super().__init__(max_workers, mp_context, initializer, initargs, max_tasks_per_child=max_tasks_per_child)
+        super().__init__(
+            max_workers,
+            mp_context,
+            initializer,
+            initargs,
+            max_tasks_per_child=max_tasks_per_child,
+            pickler=pickler,
+        )
         self._bound = 2 * self._max_workers if max_queue_size is True else max_queue_size
         if self._bound is not None:
             self._bound = min(self._bound, _MOST_OUTSTANDING)
