@@ -1,13 +1,18 @@
 """What the tests run in worker processes: importable there, whatever the start method."""
 
 import dataclasses
+import logging
+import logging.handlers
+import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
 import uuid
 import zlib
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -322,3 +327,66 @@ def run_own_pool(method: str) -> int:
 
     with weirpool.BoundedProcessPoolExecutor(2, 1, multiprocessing.get_context(method)) as pool:
         return sum(pool.map(square, range(5)))
+
+
+# ---- Other libraries -----------------------------------------------------------------------------
+
+
+def say(text: str) -> None:
+    """Through Python's output, and past it."""
+    print(f"printed {text}", flush=True)
+    os.write(1, f"written {text}\n".encode())
+
+
+def answer(endpoint: socket.socket) -> bytes:
+    with endpoint:
+        question = endpoint.recv(100)
+        endpoint.sendall(b"answer")
+    return question
+
+
+def open_socket() -> socket.socket:
+    left, right = socket.socketpair()
+    with right:
+        right.sendall(b"hello")
+    return left
+
+
+def open_pipe() -> Connection:
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    with writer:
+        writer.send("hello")
+    return reader
+
+
+def hand_logging_over(queue: Any) -> None:
+    """An initializer: the parent's handlers get what is logged here."""
+    root = logging.getLogger()
+    root.handlers = [logging.handlers.QueueHandler(queue)]
+    root.setLevel(logging.INFO)
+
+
+def log_info(text: str) -> None:
+    logging.getLogger("tasks").info("%s from %d", text, os.getpid())
+
+
+def put_under_lock(lock: Any, mapping: Any, queue: Any, key: Any) -> int:
+    with lock:
+        mapping[key] = os.getpid()
+    queue.put(key)
+    return os.getpid()
+
+
+def advance_a_bar(number: int) -> int:
+    """Draws under the lock that all processes share."""
+    from tqdm import tqdm
+
+    for _ in tqdm(range(3), desc=f"task {number}"):
+        pass
+    return number * number
+
+
+def increment_frame(frame: Any) -> Any:
+    """In place."""
+    frame.loc[:, "a"] += 1
+    return frame
