@@ -174,6 +174,19 @@ def test_ctrl_c_while_dumping_is_the_submitters(pools: Pools) -> None:
     assert pool.stats().outstanding == 0
 
 
+def test_ctrl_c_while_loading_is_the_askers(pools: Pools) -> None:
+    interrupts = [picklers.interrupt]
+
+    def loads(data: bytes) -> Any:
+        return interrupts.pop()(data) if interrupts else picklers.Marking().loads(data)
+
+    pool = pools.bounded(1, 1, "fork", pickler=picklers.InOneProcess(True, loads=loads))
+    future = pool.submit(tasks.square, 3)
+    with pytest.raises(KeyboardInterrupt):
+        future.result()
+    assert future.result() == 9
+
+
 @pytest.mark.parametrize("loads", [picklers.refuse, list], ids=["raises", "returns another type"])
 def test_a_task_that_cannot_be_loaded_breaks_the_pool(pools: Pools, loads: Any) -> None:
     pool = pools.bounded(2, 1, "fork", pickler=picklers.InOneProcess(False, loads=loads))
