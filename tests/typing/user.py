@@ -6,13 +6,14 @@ asserts that there is one: mypy and pyright complain of comments that they do no
 
 import asyncio
 import multiprocessing
+import pickle
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import assert_type
 
 import weirpool
-from weirpool import BoundedProcessPoolExecutor, ProcessPoolExecutor, Stats
+from weirpool import BoundedProcessPoolExecutor, ProcessPoolExecutor, Stats, WorkerDied
 
 
 def square(number: int) -> int:
@@ -35,6 +36,8 @@ def make() -> None:
     ProcessPoolExecutor()
     ProcessPoolExecutor(4, context, set_up, ("a", 1), max_tasks_per_child=10)
     ProcessPoolExecutor(max_workers=None, mp_context=None, initializer=None, initargs=(), max_tasks_per_child=None)
+    ProcessPoolExecutor(pickler="cloudpickle")
+    ProcessPoolExecutor(pickler=pickle)
     BoundedProcessPoolExecutor()
     BoundedProcessPoolExecutor(16, 4, context, set_up, ("a", 1), max_tasks_per_child=10)
     BoundedProcessPoolExecutor(
@@ -44,6 +47,7 @@ def make() -> None:
         initializer=None,
         initargs=(),
         max_tasks_per_child=None,
+        pickler=None,
     )
     BoundedProcessPoolExecutor(None, max_workers=4)
 
@@ -53,6 +57,7 @@ def make_wrongly() -> None:
     ProcessPoolExecutor(4, "spawn")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ProcessPoolExecutor(max_queue_size=4)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     ProcessPoolExecutor(4, None, None, (), 10)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    ProcessPoolExecutor(pickler=4)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     BoundedProcessPoolExecutor(1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
@@ -134,6 +139,15 @@ def end() -> None:
         pool.submit(square, 1)
     except (RuntimeError, BrokenProcessPool) as error:
         print(error)
+    assert_type(pool.terminate_workers(), None)
+    assert_type(pool.kill_workers(), None)
+
+
+def explain(error: BrokenProcessPool) -> None:
+    cause = error.__cause__
+    if isinstance(cause, WorkerDied):
+        assert_type(cause.pid + cause.exitcode + cause.attempts, int)
+        assert_type(cause.signal, str | None)
 
 
 def look(pool: ProcessPoolExecutor) -> None:
