@@ -22,8 +22,7 @@ struct state {
     PyObject *base_future;     /* concurrent.futures.Future */
     PyObject *cancelled_error; /* concurrent.futures.CancelledError */
     PyObject *broken_pool;     /* concurrent.futures.process.BrokenProcessPool */
-    PyObject *state_names[4];  /* the strings of concurrent.futures._base, by enum future_state */
-    PyObject *cancelled_name;  /* plain CANCELLED, which a future of ours never shows */
+    PyObject *state_names[5];  /* the strings of concurrent.futures._base, by enum future_state */
     PyObject *loads;           /* pickle.loads */
     PyObject *pickler_type;    /* _pickle.Pickler */
     PyObject *dispatch_table;  /* ForkingPickler's: its extra reducers, else copyreg's */
@@ -137,8 +136,11 @@ PyObject *engine_submit(PyObject *self, PyObject *const *args, Py_ssize_t count)
 extern PyType_Spec future_spec;
 extern PyType_Spec handle_spec;
 
-/* FOLLOWS: what its task is. CANCELLED stands for CANCELLED_AND_NOTIFIED: ours is always both. */
-enum future_state { PENDING, RUNNING, FINISHED, CANCELLED, FOLLOWS };
+/*
+ * FOLLOWS: what its task is. CANCELLED stands for CANCELLED_AND_NOTIFIED: one that has a task is always both.
+ * UNNOTIFIED is plain CANCELLED, in which only a future without a task can be.
+ */
+enum future_state { PENDING, RUNNING, FINISHED, CANCELLED, UNNOTIFIED, FOLLOWS };
 
 /* Owns a task; keeps the engine that it belongs to. */
 typedef struct {

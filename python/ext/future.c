@@ -3,10 +3,6 @@
  * until somebody asks. `_condition`, `_waiters` and `_done_callbacks` come into being when they are looked at; what the
  * base class inherits from there (set_result, __repr__, the functions wait() and as_completed()) works on them.
  *
- * Its state follows the task while it is FOLLOWS. Where a condition exists, the state changes only when somebody
- * acquires it (future_tell, FutureCondition), because wait() counts states twice under it; done() and result() look at
- * the task itself and need not wait for that.
- *
  * It has no dealloc or traverse of its own: those of its base would restart at its type. Members do the work, and the
  * task is owned by a Handle.
  */
@@ -70,175 +66,25 @@ PyObject *future_new(struct state *state, Engine *engine)
     return self;
 }
 
-/* ---- the state ---- */
-
-int is_taken(PyObject *self)
-{
-    weirpool_task *task = task_of(self);
-    return task != NULL && weirpool_phase(pool_of(self), task) == WEIRPOOL_TAKEN;
-}
-
-void resolve(PyObject *self)
-{
-    struct future *f = fields(self);
-    if (f->state == FOLLOWS) {
-        struct weirpool_completion end;
-        weirpool_describe(task_of(self), &end);
-        f->state = end.error == -ECANCELED ? CANCELLED : FINISHED;
-    }
-}
-
-static enum future_state current_state(PyObject *self)
-{
-    struct future *f = fields(self);
-    if (f->state != FOLLOWS || task_of(self) == NULL) {
-        return f->state != FOLLOWS ? f->state : PENDING;
-    }
-    enum weirpool_phase phase = weirpool_phase(pool_of(self), task_of(self));
-    if (phase == WEIRPOOL_TAKEN && f->condition == NULL) {
-        resolve(self);
-        return f->state;
-    }
-    return phase == WEIRPOOL_WAITING ? PENDING : RUNNING;
-}
-
-/* Has it ended, whoever has been told? */
-static int has_ended(PyObject *self)
-{
-    enum future_state state = fields(self)->state;
-    return state == FINISHED || state == CANCELLED || (state == FOLLOWS && is_taken(self));
-}
-
-static int was_cancelled(PyObject *self)
-{
-    struct future *f = fields(self);
-    if (f->state == FOLLOWS && is_taken(self)) {
-        struct weirpool_completion end;
-        weirpool_describe(task_of(self), &end);
-        return end.error == -ECANCELED;
-    }
-    return f->state == CANCELLED;
-}
-
-static PyObject *get_state(PyObject *self, void *Py_UNUSED(closure))
-{
-    return Py_NewRef(state_of(self)->state_names[current_state(self)]);
-}
-
-/* By hand a future can be ended. Otherwise one that has a task follows it. */
-static void set_state_to(PyObject *self, enum future_state state)
-{
-    if (task_of(self) == NULL || state == FINISHED || state == CANCELLED) {
-        fields(self)->state = state;
-    }
-}
-
-static int set_state(PyObject *self, PyObject *name, void *Py_UNUSED(closure))
-{
-    struct state *state = state_of(self);
-    static const enum future_state states[] = {PENDING, RUNNING, FINISHED, CANCELLED};
-    for (size_t i = 0; name != NULL && i < sizeof states / sizeof *states; i++) {
-        int same = PyObject_RichCompareBool(name, state->state_names[states[i]], Py_EQ);
-        if (same < 0) {
-            return -1;
-        }
-        if (same > 0) {
-            set_state_to(self, states[i]);
-            return 0;
-        }
-    }
-    if (name != NULL && PyObject_RichCompareBool(name, state->cancelled_name, Py_EQ) == 1) {
-        fields(self)->state = CANCELLED;
-        return 0;
-    }
-    PyErr_SetString(PyExc_ValueError, "_state must be one of the states of concurrent.futures");
-    return -1;
-}
-
-/* ---- what the base class finds when it looks ---- */
-
-/* Declares interest in the task's end. Where it came too late the future is resolved. */
-static void declare(PyObject *self, unsigned interest)
-{
-    weirpool_task *task = task_of(self);
-    if (fields(self)->state == FOLLOWS && task != NULL && !weirpool_interest(task, interest)) {
-        resolve(self);
-    }
-}
-
-static PyObject *get_condition(PyObject *self, void *Py_UNUSED(closure))
-{
-    struct future *f = fields(self);
-    if (f->condition == NULL) {
-        PyObject *condition = call_support(state_of(self), "FutureCondition", "(O)", self);
-        if (condition == NULL) {
-            return NULL;
-        }
-        if (f->condition != NULL) { /* made by another thread meanwhile */
-            Py_DECREF(condition);
-        } else {
-            declare(self, WEIRPOOL_WATCHED);
-            f->condition = condition;
-        }
-    }
-    return Py_NewRef(f->condition);
-}
-
-static PyObject *get_waiters(PyObject *self, void *Py_UNUSED(closure))
-{
-    struct future *f = fields(self);
-    if (f->waiters == NULL) {
-        f->waiters = PyList_New(0);
-    }
-    return Py_XNewRef(f->waiters);
-}
-
-static PyObject *get_callbacks(PyObject *self, void *Py_UNUSED(closure))
-{
-    struct future *f = fields(self);
-    if (f->callbacks == NULL) {
-        f->callbacks = PyList_New(0);
-        declare(self, WEIRPOOL_HOLDS);
-    }
-    return Py_XNewRef(f->callbacks);
-}
-
-static PyObject *get_outcome(PyObject *self, PyObject **field)
-{
-    if (has_ended(self) && ensure_decoded(self, WEIRPOOL_FOREVER) < 0) {
-        return NULL;
-    }
-    return Py_NewRef(*field != NULL ? *field : Py_None);
-}
-
-static PyObject *get_result(PyObject *self, void *Py_UNUSED(closure))
-{
-    return get_outcome(self, &fields(self)->result);
-}
-
-static PyObject *get_exception(PyObject *self, void *Py_UNUSED(closure))
-{
-    return get_outcome(self, &fields(self)->exception);
-}
-
-static int set_outcome(PyObject *self, PyObject **field, PyObject *value)
-{
-    fields(self)->decoded = 1;
-    Py_XSETREF(*field, value == Py_None ? NULL : Py_XNewRef(value));
-    return 0;
-}
-
-static int set_result(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
-{
-    return set_outcome(self, &fields(self)->result, value);
-}
-
-static int set_exception(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
-{
-    return set_outcome(self, &fields(self)->exception, value);
-}
-
 /* ---- methods ---- */
+
+/* One that somebody made by calling the type has no task: it is what the base class makes of it. */
+static int is_free(PyObject *self)
+{
+    return fields(self)->handle == NULL;
+}
+
+static PyObject *call_base(PyObject *self, const char *name, PyObject *args, PyObject *kwargs)
+{
+    PyObject *method = PyObject_GetAttrString(state_of(self)->base_future, name);
+    PyObject *first = PyTuple_Pack(1, self);
+    PyObject *all = first != NULL && args != NULL ? PySequence_Concat(first, args) : Py_XNewRef(first);
+    PyObject *result = method != NULL && all != NULL ? PyObject_Call(method, all, kwargs) : NULL;
+    Py_XDECREF(all);
+    Py_XDECREF(first);
+    Py_XDECREF(method);
+    return result;
+}
 
 static int timed_out(int rc)
 {
@@ -307,6 +153,9 @@ static int await_outcome(PyObject *self, PyObject *args, PyObject *kwargs, const
 
 static PyObject *future_result(PyObject *self, PyObject *args, PyObject *kwargs)
 {
+    if (is_free(self)) {
+        return call_base(self, "result", args, kwargs);
+    }
     if (await_outcome(self, args, kwargs, "|O:result") < 0) {
         return NULL;
     }
@@ -325,6 +174,9 @@ static PyObject *future_result(PyObject *self, PyObject *args, PyObject *kwargs)
 
 static PyObject *future_exception(PyObject *self, PyObject *args, PyObject *kwargs)
 {
+    if (is_free(self)) {
+        return call_base(self, "exception", args, kwargs);
+    }
     if (await_outcome(self, args, kwargs, "|O:exception") < 0) {
         return NULL;
     }
@@ -349,6 +201,9 @@ static PyObject *future_running(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 static PyObject *future_cancel(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (is_free(self)) {
+        return call_base(self, "cancel", NULL, NULL);
+    }
     if (has_ended(self) || task_of(self) == NULL) {
         return PyBool_FromLong(was_cancelled(self));
     }
@@ -373,7 +228,7 @@ static int add_done_callback(PyObject *self, PyObject *callback)
     struct future *f = fields(self);
     int waits_for_telling = f->callbacks != NULL && !f->told;
     if (!waits_for_telling && !has_ended(self)) {
-        PyObject *list = get_callbacks(self, NULL);
+        PyObject *list = future_callbacks(self, NULL);
         Py_XDECREF(list);
         if (list == NULL) {
             return -1;
@@ -387,6 +242,9 @@ static PyObject *future_add_done_callback(PyObject *self, PyObject *args, PyObje
 {
     static char *names[] = {"fn", NULL};
     PyObject *callback;
+    if (is_free(self)) {
+        return call_base(self, "add_done_callback", args, kwargs);
+    }
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:add_done_callback", names, &callback)) {
         return NULL;
     }
@@ -415,6 +273,13 @@ static PyObject *future_reduce(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ig
 }
 
 /* ---- the type ---- */
+
+/* In place of the base class's, which would fill in what comes into being when it is looked at. */
+static int future_init(PyObject *Py_UNUSED(self), PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {NULL};
+    return PyArg_ParseTupleAndKeywords(args, kwargs, ":Future", names) ? 0 : -1;
+}
 
 #define SIGNATURE_TIMEOUT "($self, /, timeout=None)\n--\n\n"
 
@@ -449,16 +314,6 @@ static PyMethodDef future_methods[] = {
     {NULL},
 };
 
-static PyGetSetDef future_getset[] = {
-    {"_state", get_state, set_state, NULL, NULL},
-    {"_result", get_result, set_result, NULL, NULL},
-    {"_exception", get_exception, set_exception, NULL, NULL},
-    {"_condition", get_condition, NULL, NULL, NULL},
-    {"_waiters", get_waiters, NULL, NULL, NULL},
-    {"_done_callbacks", get_callbacks, NULL, NULL, NULL},
-    {NULL},
-};
-
 /* Writable and of type T_OBJECT_EX: only such members are cleared and visited by the base's dealloc and traverse. */
 static PyMemberDef future_members[] = {
     {"_own_handle", T_OBJECT_EX, offsetof(struct future, handle), 0, NULL},
@@ -474,13 +329,15 @@ static PyType_Slot future_slots[] = {
     {Py_tp_methods, future_methods},
     {Py_tp_getset, future_getset},
     {Py_tp_members, future_members},
-    {Py_tp_doc, "The result of a call that a worker process executes: a concurrent.futures.Future."},
+    {Py_tp_init, future_init},
+    {Py_tp_doc, "Future()\n--\n\nThe result of a call that a worker process executes: a concurrent.futures.Future.\n\n"
+                "One that is made by hand has no call, and is ended by hand: see concurrent.futures.Future."},
     {0, NULL},
 };
 
 PyType_Spec future_spec = {
     .name = "weirpool._core.Future",
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT,
     .slots = future_slots,
 };
 

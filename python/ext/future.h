@@ -48,7 +48,18 @@ static inline weirpool *pool_of(PyObject *self)
     return handle_of(self)->engine->pool;
 }
 
-/* ---- future.c ---- */
+/* ---- standing.c ---- */
+
+enum future_state current_state(PyObject *self);
+
+/* Has it ended, whoever has been told? */
+int has_ended(PyObject *self);
+int was_cancelled(PyObject *self);
+
+/* The list of done-callbacks; made when it is first asked for, and then its task holds its permit until it is told. */
+PyObject *future_callbacks(PyObject *self, void *closure);
+
+extern PyGetSetDef future_getset[];
 
 /* Has its task been taken, whoever has been told? */
 int is_taken(PyObject *self);

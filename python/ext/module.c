@@ -96,7 +96,7 @@ static int import_all(struct state *state)
         {&state->state_names[RUNNING], "concurrent.futures._base", "RUNNING"},
         {&state->state_names[FINISHED], "concurrent.futures._base", "FINISHED"},
         {&state->state_names[CANCELLED], "concurrent.futures._base", "CANCELLED_AND_NOTIFIED"},
-        {&state->cancelled_name, "concurrent.futures._base", "CANCELLED"},
+        {&state->state_names[UNNOTIFIED], "concurrent.futures._base", "CANCELLED"},
         {&state->loads, "pickle", "loads"},
         {&state->pickler_type, "_pickle", "Pickler"},
     };

@@ -1,4 +1,4 @@
-"""Puts weirpool in the place of the standard process pool; each interpreter imports it at its start, children too.
+"""Puts weirpool's classes in the place of the standard ones; each interpreter imports it at its start, children too.
 
 A file in the environment's site-packages imports this one, because a patch in the parent alone would reach neither
 the workers that are spawned nor the isolated interpreters that some tests start.
@@ -15,6 +15,9 @@ BOUND = "WEIRPOOL_CONFORMANCE_BOUND"
 def install() -> None:
     import concurrent.futures.process as cfp
 
+    import weirpool._core
+
+    cf.Future = cf._base.Future = weirpool._core.Future  # type: ignore[misc]
     pool: Any = _bounded(int(os.environ[BOUND])) if os.environ.get(BOUND) else _unbounded()
     cf.ProcessPoolExecutor = cfp.ProcessPoolExecutor = pool  # type: ignore[misc]
     if os.environ[FOLDER]:
