@@ -6,6 +6,7 @@ PYTHON_EXE := $(shell $(PYTHON) -c 'import sys; print(sys._base_executable)' 2>/
 PYTHON_ID := $(shell $(PYTHON_EXE) -c 'import sys, zlib; print("%s%s-%08x" % \
 	(sys.implementation.cache_tag, sys.abiflags, zlib.crc32(sys.base_prefix.encode())))' 2>/dev/null || echo unknown)
 
+# Relative to this folder; `make test-all` gives each interpreter one of its own.
 VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 WITH_VENV := PATH="$(BIN):$$PATH"
@@ -29,7 +30,7 @@ C_FILES := $(call find,core python tests examples bench,-name '*.cpp' -print -o 
 .DELETE_ON_ERROR:
 # Two installations at once in one environment would meet.
 .NOTPARALLEL:
-.PHONY: help demo test test-core test-python test-install conformance bench leak style typing soak lint format core-root clean
+.PHONY: help demo test test-core test-python test-install conformance bench leak style typing test-all soak lint format core-root clean
 
 help:
 	@echo 'make demo       a hundred producers on eight workers, here and in the standard pool, side by side'
@@ -37,6 +38,7 @@ help:
 	@echo '                and the Python package'
 	@echo 'make conformance'
 	@echo '                the tests that CPython has for its ProcessPoolExecutor, against weirpool'
+	@echo 'make test-all   make test with each of PYTHONS (python3.11 to python3.14, where they are on PATH)'
 	@echo 'make bench      tasks per second and round trips against the standard pool'
 	@echo 'make soak       the tests of races, each SOAK=200 times'
 	@echo 'make leak       a million tasks of every kind; fails if the parent or a worker grows'
@@ -64,14 +66,15 @@ $(VENV)/.has-%: pyproject.toml tools/requirements.py $(MADE)
 # .venv/.package-*: weirpool itself is installed, from these sources. The stamp has the time at which that
 # began, so that what changes meanwhile is built the next time.
 PACKAGE := $(VENV)/.package-$(WERROR_PACKAGE)
+PACKAGE_BUILD := build/python-$(PYTHON_ID)-$(notdir $(VENV))
 $(PACKAGE): $(PACKAGE_SOURCES) $(VENV)/.has-build
 	@tools/need.sh compiler
 	@tools/need.sh headers $(PYTHON_EXE)
 	@echo 'building and installing weirpool'
 	@touch $@.started
-	@mkdir -p build/python-$(PYTHON_ID)
+	@mkdir -p $(PACKAGE_BUILD)
 	@$(WITH_VENV) $(PIP) --no-build-isolation --no-deps --force-reinstall \
-		--config-settings=build-dir=build/python-$(PYTHON_ID) \
+		--config-settings=build-dir=$(PACKAGE_BUILD) \
 		--config-settings=setup-args=-Dwerror=$(WERROR_PACKAGE) .
 	@mv $@.started $@
 
@@ -86,6 +89,10 @@ bench: $(PACKAGE)
 # ---- Tests ---------------------------------------------------------------------------------------------------------
 
 test: test-core test-install test-python
+
+PYTHONS ?= $(foreach minor,11 12 13 14,$(shell python3.$(minor) -c 'import sys; print(sys.executable)' 2>/dev/null))
+test-all:
+	@MAKE='$(MAKE)' tools/test_all.sh $(PYTHONS)
 
 # A comma inside an argument.
 , := ,
