@@ -105,11 +105,19 @@ define configure
 	@touch $(1)/build.ninja
 endef
 
-build/plain/build.ninja: $(TEST_LAYOUT) $(VENV)/.has-build
+# Meson keeps pickles of the Python that it runs on. Where that was another one it configures again, which builds
+# nothing anew.
+MESON_OF := build/.meson-of-$(PYTHON_ID)-$(notdir $(VENV))
+$(MESON_OF):
+	@mkdir -p build
+	@rm -f build/.meson-of-*
+	@touch $@
+
+build/plain/build.ninja: $(TEST_LAYOUT) $(VENV)/.has-build $(MESON_OF)
 	@mkdir -p build
 	$(call configure,build/plain,--prefix=$(CURDIR)/build/prefix --libdir=lib)
 
-build/sanitize/build.ninja: $(TEST_LAYOUT) $(VENV)/.has-build
+build/sanitize/build.ninja: $(TEST_LAYOUT) $(VENV)/.has-build $(MESON_OF)
 	@mkdir -p build
 	$(call configure,build/sanitize,-Db_sanitize=address$(,)undefined -Db_lundef=false \
 		-Dc_args=-fno-sanitize-recover=undefined)
