@@ -12,6 +12,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable
+from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
@@ -345,11 +346,22 @@ def answer(endpoint: socket.socket) -> bytes:
     return question
 
 
-def open_socket() -> socket.socket:
+class HandedOver:
+    """A socket that is closed here once it has been pickled; what arrives is a socket."""
+
+    def __init__(self, sent: socket.socket) -> None:
+        self.sent = sent
+
+    def __reduce__(self) -> Any:
+        with self.sent:
+            return reduction._reduce_socket(self.sent)  # type: ignore[attr-defined]
+
+
+def open_socket() -> HandedOver:
     left, right = socket.socketpair()
     with right:
         right.sendall(b"hello")
-    return left
+    return HandedOver(left)
 
 
 def open_pipe() -> Connection:

@@ -5,9 +5,11 @@ import concurrent.futures
 import logging
 import logging.handlers
 import multiprocessing
+import os
 import pickle
 import queue
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -158,11 +160,12 @@ def test_a_task_group_ends_with_its_first_error(make: Make, gate: Gate) -> None:
 
 
 def test_a_pool_that_breaks_ends_what_is_awaited(make: Make) -> None:
-    pool = make(1)
+    pool: Any = make(1)
 
     async def main() -> list[Any]:
         loop = asyncio.get_running_loop()
-        calls = [loop.run_in_executor(pool, call) for call in (tasks.die, tasks.nothing, tasks.nothing)]
+        calls = [loop.run_in_executor(pool, tasks.nap, SOON) for _ in range(3)]
+        os.kill(next(iter(pool._processes)), signal.SIGKILL)
         return await asyncio.gather(*calls, return_exceptions=True)
 
     assert [type(error) for error in asyncio.run(main(), debug=True)] == [BrokenProcessPool] * 3

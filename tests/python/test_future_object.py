@@ -129,9 +129,23 @@ def test_arguments_may_be_named(make: Maker) -> None:
     assert (future.result(timeout=1), future.exception(timeout=1), seen) == (5, None, [future])
 
 
-def test_nobody_makes_one_by_hand(ours: Maker) -> None:
+def test_one_that_is_made_by_hand_is_ended_by_hand(make: Maker) -> None:
+    """CPython's own tests of futures, which tests/conformance runs, look at more."""
+    future: Any = type(make.pending())()
+    seen: list[Any] = []
+    future.add_done_callback(seen.append)
+    with pytest.raises(TimeoutError):
+        future.result(timeout=0)
+    assert future.set_running_or_notify_cancel()
+    assert future.running() and not future.cancel()
+    future.set_result(5)
+    assert (future.result(), future.exception(), seen) == (5, None, [future])
+    cancelled: Any = type(future)()
+    assert cancelled.cancel() and not cancelled.set_running_or_notify_cancel()
+    with pytest.raises(CancelledError):
+        cancelled.result()
     with pytest.raises(TypeError):
-        type(ours.pending())()
+        type(future)(1)
 
 
 # ---- Equality, repr ------------------------------------------------------------------------------
