@@ -137,7 +137,10 @@ WEIRPOOL_API int weirpool_sweep(weirpool *pool, weirpool_task **tasks, int room)
  */
 WEIRPOOL_API int weirpool_cancel_waiting(weirpool *pool, uint64_t spare);
 
-/* Breaks the pool: producers, tasks and waiters end with -EPIPE. */
+/*
+ * Breaks the pool: delivers what is done; producers, and tasks that are not done, end with -EPIPE (-EOWNERDEAD if their
+ * worker is dead). -EALREADY: it was broken.
+ */
 WEIRPOOL_API int weirpool_break(weirpool *pool);
 
 /* Compares every invariant of the pool. Returns 0, or -EUCLEAN and a sentence in `why`. For tests. */

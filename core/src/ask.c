@@ -174,7 +174,8 @@ int weirpool_break(weirpool *pool)
     }
     wp_lock(pool);
     wp_take_all_done(pool);
+    rc = pool->course == WP_BROKEN ? -EALREADY : 0;
     wp_break(pool, WP_NO_WORKER);
     wp_unlock(pool);
-    return 0;
+    return rc;
 }

@@ -75,11 +75,18 @@ void wp_worker_ended(struct weirpool *pool, uint32_t worker)
 
 void wp_worker_failed(struct weirpool *pool, uint32_t worker)
 {
-    (void)bury(pool, worker);
+    struct wp_member *member = &pool->members[worker];
+    bool seen =
+        wp_load_acquire(&pool->segment.records[worker].standing) == WP_VACANT; /* wp_worker_ended() was quicker */
+    forget_process(pool, member);
+    if (!seen) {
+        (void)bury(pool, worker);
+    }
     if (has_running_task(pool, worker)) {
         wp_break(pool, worker);
     }
-    pool->members[worker].reserved = false;
+    member->has_left = false;
+    member->reserved = false;
 }
 
 static void blame(struct weirpool_task *task, const struct wp_member *culprit)

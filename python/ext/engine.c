@@ -261,14 +261,11 @@ static PyObject *engine_cancel_waiting(PyObject *self, PyObject *spare)
 
 void engine_break(Engine *engine, PyObject *cause, PyObject *reason)
 {
-    if (engine->pool == NULL) {
-        return;
+    /* The interpreter lock is held throughout: whoever finds its task ended finds the reason, too. */
+    if (engine->pool != NULL && weirpool_break(engine->pool) == 0) {
+        Py_XSETREF(engine->cause, Py_XNewRef(cause));
+        Py_XSETREF(engine->reason, Py_XNewRef(reason));
     }
-    if (engine->cause == NULL && engine->reason == NULL) {
-        engine->cause = Py_XNewRef(cause);
-        engine->reason = Py_XNewRef(reason);
-    }
-    (void)weirpool_break(engine->pool);
 }
 
 static PyObject *engine_break_method(PyObject *self, PyObject *args)

@@ -119,7 +119,7 @@ weirpool *engine_pool(PyObject *self);
 /* Tells what was taken and nobody watches, so that finished futures need not wait for the collector to wake up. */
 void engine_sweep(Engine *engine);
 
-/* Breaks the pool; both are texts or NULL. */
+/* Breaks the pool, if it is not broken already; both are texts or NULL. */
 void engine_break(Engine *engine, PyObject *cause, PyObject *reason);
 
 /* ---- submit.c ---- */

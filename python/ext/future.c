@@ -166,6 +166,8 @@ static PyObject *future_result(PyObject *self, PyObject *args, PyObject *kwargs)
     }
     if (PyExceptionInstance_Check(exception)) {
         PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+    } else if (PyExceptionClass_Check(exception)) {
+        PyErr_SetNone(exception);
     } else {
         PyErr_SetString(PyExc_TypeError, "exceptions must derive from BaseException");
     }

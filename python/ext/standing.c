@@ -117,23 +117,32 @@ static PyObject *get_condition(PyObject *self, void *Py_UNUSED(closure))
     return Py_NewRef(f->condition);
 }
 
+/* Making a list may run other code, which may have made it meanwhile. */
+static PyObject *get_list(PyObject **field, int *made)
+{
+    PyObject *list = *field == NULL ? PyList_New(0) : NULL;
+    *made = list != NULL && *field == NULL;
+    if (*made) {
+        *field = Py_NewRef(list);
+    }
+    Py_XDECREF(list);
+    return Py_XNewRef(*field);
+}
+
 static PyObject *get_waiters(PyObject *self, void *Py_UNUSED(closure))
 {
-    struct future *f = fields(self);
-    if (f->waiters == NULL) {
-        f->waiters = PyList_New(0);
-    }
-    return Py_XNewRef(f->waiters);
+    int made;
+    return get_list(&fields(self)->waiters, &made);
 }
 
 PyObject *future_callbacks(PyObject *self, void *Py_UNUSED(closure))
 {
-    struct future *f = fields(self);
-    if (f->callbacks == NULL) {
-        f->callbacks = PyList_New(0);
+    int made;
+    PyObject *list = get_list(&fields(self)->callbacks, &made);
+    if (made) {
         declare(self, WEIRPOOL_HOLDS);
     }
-    return Py_XNewRef(f->callbacks);
+    return list;
 }
 
 static PyObject *get_outcome(PyObject *self, PyObject **field)

@@ -89,6 +89,15 @@ int run_callbacks(PyObject *self, int pass_on)
     return rc;
 }
 
+/* Nobody is here to whom an exception could be passed on. Ctrl-C is not lost: it comes again. */
+static void raise_again_later(void)
+{
+    if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
+        PyErr_SetInterrupt();
+    }
+    PyErr_Clear();
+}
+
 /* Makes the end of the task the future's, seen by whoever waits on its condition. */
 static void announce(PyObject *self)
 {
@@ -97,7 +106,7 @@ static void announce(PyObject *self)
         return; /* it was looked at after the task was taken: nobody was waiting */
     }
     if (f->condition == NULL || call_method(f->condition, "acquire") < 0) {
-        PyErr_Clear();
+        raise_again_later();
         resolve(self);
         return;
     }

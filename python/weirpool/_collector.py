@@ -44,7 +44,11 @@ class Collector(threading.Thread):
                 raise
 
     def run(self) -> None:
-        self._collect()
+        try:
+            self._collect()
+        except BaseException as error:  # whatever it was, no future may be left behind
+            self._engine.break_(_support.format_cause(error))
+            self._collect()
         self._crew.dismiss()
         executor = self._owner()
         if executor is not None:
@@ -85,6 +89,8 @@ class Collector(threading.Thread):
         else:
             reason = _support.NOT_STARTED
             cause = self._crew.start_wanted()
+            if cause is None:  # work that comes from now on starts its worker itself
+                return
         if self._crew.is_deserted() and self._engine.wants_worker():
             self._engine.break_(cause, reason)
 

@@ -3,45 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
-from collections.abc import Callable
-from multiprocessing.context import BaseContext
+import weakref
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
 from weirpool import _core, _worker
-from weirpool._pickler import Initializer, Pickler
+from weirpool._pickler import Initializer
 from weirpool._support import format_cause
 
 _GRACE_SECONDS = 5.0
+_POLL_SECONDS = 0.05
 _EXIT_CODE_SECONDS = 1.0  # a fork server tells exit codes a moment after the end
 
 
 class Crew:
-    """The processes of one executor. ``processes`` maps pids, as the standard executor's ``_processes`` does."""
+    """The processes of one executor. ``processes`` maps pids, as the standard executor's ``_processes`` does.
 
-    def __init__(
-        self,
-        context: BaseContext,
-        size: int,
-        initializer: Callable[..., object] | None,
-        initargs: tuple[Any, ...],
-        max_tasks: int | None,
-        pickler: str | Pickler | None,
-    ) -> None:
+    It does not keep the executor, nor what the executor was given for its workers: those may refer to it.
+    """
+
+    def __init__(self, executor: Any) -> None:
         self.processes: dict[int, BaseProcess] = {}
-        self._context = context
-        self._size = size
-        if initializer is not None and pickler is not None:
-            initializer = Initializer(pickler, initializer)
-        self._worker_args = (initializer, initargs, max_tasks, pickler)
-        self._lock = threading.RLock()
+        self._executor = weakref.ref(executor)
+        self._owner = os.getpid()
+        self._lock = threading.RLock()  # while a worker is started; of `_by_number`, `_engine` and `_halted`
         self._by_number: dict[int, BaseProcess] = {}
         self._engine: _core.Engine | None = None
         self._halted = False
-        self._owner = os.getpid()
+        self._poll_lock = threading.RLock()  # of exit codes: two threads at once could read a wrong one; and of `_dead`
         self._dead: dict[int, int] | None = None
 
     def serve(self, engine: _core.Engine) -> None:
@@ -55,49 +49,41 @@ class Crew:
         self._by_number = {}
 
     def halt(self) -> None:
-        """Start no more workers: when this returns, all that there will be are in ``processes``."""
+        """Start no more workers: all that there will be are in ``processes``, or end by themselves."""
         with self._lock:
             self._halted = True
 
-    @property
-    def forks(self) -> bool:
-        """Must all workers be started before there are threads?"""
-        return self._context.get_start_method(allow_none=False) == "fork"
-
-    def start_all(self) -> None:
-        for _ in range(self._size):
-            self.start_one()
-
     def start_one(self) -> None:
         """Start one more worker, unless there are enough. What starting a process raises is raised."""
-        engine = self._engine
+        engine, executor = self._engine, self._executor()
         with self._lock:
-            number = engine.reserve() if engine is not None and not self._halted else None
-            if engine is None or number is None:
+            if engine is None or executor is None or self._halted:
+                return
+            number = engine.reserve()
+            if number is None:
                 return
             try:
-                process = self._start(engine, number)
+                self._start(engine, executor, number)
             except BaseException:
                 engine.abandon(number)
                 raise
-            assert process.pid is not None
-            self.processes[process.pid] = process
-            self._by_number[number] = process
 
-    def _start(self, engine: _core.Engine, number: int) -> BaseProcess:
+    def _start(self, engine: _core.Engine, executor: Any, number: int) -> None:
         channel = _worker.Channel(*engine.channel())
-        process: BaseProcess = self._context.Process(  # type: ignore[attr-defined]
-            target=_worker.main, args=(channel, number, *self._worker_args)
-        )
+        process = executor._mp_context.Process(target=_worker.main, args=(channel, number, *_worker_args(executor)))
         try:
             process.start()
+            self.processes[process.pid] = self._by_number[number] = process
             self._watch(engine, number, process)
         except BaseException:
             if process.pid is not None:
                 process.kill()
                 process.join()
+                self.processes.pop(process.pid, None)
+                self._by_number.pop(number, None)
             raise
-        return process
+        if self._halted:  # by a signal handler, meanwhile
+            process.kill()
 
     def _watch(self, engine: _core.Engine, number: int, process: BaseProcess) -> None:
         assert process.pid is not None
@@ -115,7 +101,7 @@ class Crew:
         """A worker left as planned: forget it."""
         with self._lock:
             process = self._by_number.pop(number)
-            process.join()
+            self._join(process)
             assert process.pid is not None
             self.processes.pop(process.pid, None)
             if self._engine is not None:
@@ -124,9 +110,8 @@ class Crew:
     def start_wanted(self) -> str | None:
         """Start one more worker if there is work for it. Returns why it could not be started, as a text."""
         try:
-            with self._lock:
-                if self._engine is not None and self._engine.wants_worker():
-                    self.start_one()
+            if self._engine is not None and self._engine.wants_worker():
+                self.start_one()
         except BaseException as error:
             return format_cause(error)
         return None
@@ -136,36 +121,58 @@ class Crew:
         return not self._all()
 
     def find_dead(self) -> dict[int, int]:
-        """The exit codes of the workers that had ended when this was first asked for: when the pool broke, that is."""
+        """The exit codes of the workers that had ended when this was first asked for: when the pool broke, that is.
+
+        Waits up to a second for the first of them. Holds no lock meanwhile that starting a worker holds.
+        """
         if os.getpid() != self._owner:
             return {}
-        with self._lock:
-            deadline = time.monotonic() + _EXIT_CODE_SECONDS
-            while self._dead is None:
-                codes = ((process.pid, process.exitcode) for process in self.processes.values())
-                dead = {pid: code for pid, code in codes if pid is not None and code is not None}
-                if dead or time.monotonic() > deadline:
-                    self._dead = dead
-                else:
-                    time.sleep(0.001)
-            return self._dead
+        deadline = time.monotonic() + _EXIT_CODE_SECONDS
+        while self._dead is None:
+            codes = {process.pid: self._exit_code(process) for process in list(self.processes.values())}
+            dead = {pid: code for pid, code in codes.items() if pid is not None and code is not None}
+            if dead or time.monotonic() > deadline:
+                self._remember(dead)
+            else:
+                time.sleep(0.001)
+        return self._dead
+
+    def _remember(self, dead: dict[int, int]) -> None:
+        with self._poll_lock:
+            if self._dead is None:
+                self._dead = dead
+
+    def _exit_code(self, process: BaseProcess) -> int | None:
+        with self._poll_lock:
+            return process.exitcode
+
+    def _join(self, process: BaseProcess, timeout: float = math.inf) -> bool:
+        """Wait until it has ended. Its children may hold its sentinel open, so that only its exit code tells."""
+        deadline = time.monotonic() + timeout
+        while self._exit_code(process) is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            connection.wait([process.sentinel], min(left, _POLL_SECONDS))
+        return True
 
     def join(self) -> None:
         """Wait for workers that were told to leave."""
         for process in self._all():
-            process.join()
+            self._join(process)
 
     def _all(self) -> list[BaseProcess]:
         with self._lock:  # one that is being started is waited for
             return list(self.processes.values())
 
     def signal(self, operation: Literal["terminate", "kill"]) -> int:
-        """Send every worker that lives a signal, and wait for none. Returns their number."""
-        living = [process for process in self._all() if process.is_alive()]
-        for process in living:
-            with contextlib.suppress(ProcessLookupError):
-                getattr(process, operation)()
-        return len(living)
+        """Send every worker that lives a signal, and wait for none. Returns how many there are or were."""
+        processes = self._all()
+        for process in processes:
+            if self._exit_code(process) is None:
+                with contextlib.suppress(ProcessLookupError):
+                    getattr(process, operation)()
+        return len(processes)
 
     def terminate(self) -> None:
         """End every worker: politely, and by force where that does not help (one that is stopped cannot listen)."""
@@ -173,7 +180,13 @@ class Crew:
         for process in processes:
             process.terminate()
         for process in processes:
-            process.join(_GRACE_SECONDS)
-            if process.exitcode is None:
+            if not self._join(process, _GRACE_SECONDS):
                 process.kill()
-                process.join()
+                self._join(process)
+
+
+def _worker_args(executor: Any) -> tuple[Any, ...]:
+    initializer, pickler = executor._initializer, executor._pickler
+    if initializer is not None and pickler is not None:
+        initializer = Initializer(pickler, initializer)
+    return initializer, executor._initargs, executor._max_tasks_per_child, pickler

@@ -227,25 +227,22 @@ class ProcessPoolExecutor(cf.Executor):
             return self._engine
 
     def _open(self) -> None:
-        crew = Crew(
-            self._mp_context,
-            self._max_workers,
-            self._initializer,
-            self._initargs,
-            self._max_tasks_per_child,
-            self._pickler,
-        )
+        crew = Crew(self)
         engine = _core.Engine(self._max_workers, self._bound or 0, crew, _pickler.find(self._pickler))
         crew.serve(engine)
         try:
-            if crew.forks:
-                crew.start_all()
+            if self._mp_context.get_start_method(allow_none=False) == "fork":  # before there are threads
+                for _ in range(self._max_workers):
+                    crew.start_one()
             collector = Collector(self, engine, crew)
             collector.start()
         except BaseException:
             engine.shutdown()  # for a collector that runs although its start was interrupted
             crew.terminate()
             raise
+        if self._engine is not None:  # a signal handler has submitted meanwhile: one is enough
+            engine.shutdown()
+            return
         self._processes = crew.processes
         self._executor_manager_thread = collector
         self._crew = crew

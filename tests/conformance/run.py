@@ -78,6 +78,8 @@ def main() -> int:
         rows.append((method, run(python, method, suite, args.bound, work / "report.json")))
     print("\nclass under test:", "weirpool.ProcessPoolExecutor" if args.bound is None else f"bounded, {args.bound}")
     print(table(rows))
+    print("skipped by the suite itself:")
+    print("\n".join(sorted({name for _, counts in rows for name in counts["skipped"]})))
     failures = [f"{method}: {name}" for method, counts in rows for name in counts["failed"]]
     print("\n".join(failures) or "all passed")
     return 1 if failures else 0

@@ -223,6 +223,115 @@ def test_the_cause_is_known_to_whoever_is_first(pools: Pools, start_method: str,
     assert [error.__cause__.signal for error in threads.join()] == ["SIGKILL"] * 8
 
 
+def test_what_comes_later_does_not_change_the_reason(pools: Pools, force: str) -> None:
+    pool = pools.unbounded(1)
+    killed = pool.submit(tasks.nap, PATIENCE)
+    wait_until(killed.running, "it runs")
+    os.kill(worker_pids(pool)[0], signal.SIGKILL)
+    getattr(pool, force)()
+    (error,) = _errors([killed])
+    assert isinstance(error.__cause__, weirpool.WorkerDied)
+
+
+def test_a_result_that_cannot_be_read_blames_nobody_else(pools: Pools, gate: Gate) -> None:
+    pool = pools.unbounded(2)
+    bad = pool.submit(tasks.echo_failing_to_rebuild)
+    killed = pool.submit(tasks.hold, gate.folder)
+    gate.wait_started(1)
+    wait_until(bad.done, "the other has ended")
+    for pid in worker_pids(pool):
+        os.kill(pid, signal.SIGKILL)
+    assert isinstance(killed.exception(PATIENCE).__cause__, weirpool.WorkerDied)
+    assert "Error" in str(bad.exception(PATIENCE).__cause__)
+    assert isinstance(killed.exception().__cause__, weirpool.WorkerDied)
+
+
+def test_the_reason_does_not_wait_for_a_worker_that_is_being_started(pools: Pools, threads: Threads) -> None:
+    context = Slow()
+    pool = pools.keep(weirpool.ProcessPoolExecutor(2, context))
+    killed = pool.submit(tasks.nap, PATIENCE)
+    wait_until(killed.running, "it runs")
+    context.hold.clear()
+    threads.start(pool.submit, tasks.nothing)
+    wait_until(lambda: context.waiting, "the second worker is being started")
+    os.kill(worker_pids(pool)[0], signal.SIGKILL)
+    assert isinstance(killed.exception(PATIENCE), BrokenProcessPool)
+    context.hold.set()
+    threads.join()
+
+
+class Slow(SpawnContext):
+    """Starts processes when it is allowed to."""
+
+    def __init__(self) -> None:
+        self.hold = threading.Event()
+        self.hold.set()
+        self.waiting = False
+
+    def Process(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # noqa: N802
+        self.waiting = not self.hold.is_set()
+        assert self.hold.wait(PATIENCE)
+        return SpawnContext.Process(*args, **kwargs)
+
+
+# ---- What outlives a pool ---------------------------------------------------------------------------
+
+
+class Kept:
+    """An argument of the initializer's, which may refer to anything."""
+
+    future: Any = None
+
+
+def test_a_future_does_not_keep_the_initializers_arguments(pools: Pools) -> None:
+    kept = Kept()
+    gone = weakref.ref(kept)
+    pool = weirpool.ProcessPoolExecutor(1, multiprocessing.get_context("fork"), tasks.nothing_with, (kept,))
+    future = kept.future = pool.submit(tasks.square, 2)
+    assert future.result(PATIENCE) == 4
+    pool.shutdown()
+    del pool, kept
+    gc.collect()
+    assert gone() is None
+
+
+def test_an_executor_that_its_initializer_refers_to_is_collected() -> None:
+    kept = Kept()
+    pool = weirpool.ProcessPoolExecutor(1, multiprocessing.get_context("fork"), tasks.nothing_with, (kept,))
+    kept.future = pool
+    assert pool.submit(tasks.square, 2).result(PATIENCE) == 4
+    gone, collector = weakref.ref(pool), pool._executor_manager_thread
+    assert collector is not None
+    del pool, kept
+    gc.collect()
+    assert gone() is None
+    collector.join(PATIENCE)
+    assert not collector.is_alive()
+
+
+def test_a_signal_handler_may_be_the_first_to_submit(pools: Pools) -> None:
+    """While another submit has begun to start the pool."""
+    pool = pools.keep(weirpool.ProcessPoolExecutor(1, Interrupting()))
+    Interrupting.pool = pool
+    assert pool.submit(tasks.square, 3).result(PATIENCE) == 9
+    assert Interrupting.inner.result(PATIENCE) == 16
+    pool.shutdown()
+    wait_until(lambda: not any(thread.name == "weirpool-collector" for thread in threading.enumerate()), "they end")
+
+
+class Interrupting(SpawnContext):
+    """Submits while it is asked for a process, as a signal handler could."""
+
+    pool: Any = None
+    inner: Any = None
+
+    def get_start_method(self, allow_none: bool = False) -> str:
+        if Interrupting.pool is not None:
+            Interrupting.pool, pool = None, Interrupting.pool
+            Interrupting.inner = pool.submit(tasks.square, 4)
+        return "spawn"
+
+
 # ---- Workers that cannot be replaced ---------------------------------------------------------------
 
 
