@@ -12,12 +12,12 @@
 
 enum temperature { WARM = 0, COLD = 1 };
 
-/* `before` and `after` are neighbours in the arena; `next` and `last` are links of the free list of its class. */
+/* `before` and `after` are neighbours in the arena; `next` and `previous` are links of the free list of its class. */
 struct wp_extent {
     uint64_t at;
     uint64_t size;
     struct wp_extent *before, *after;
-    struct wp_extent *next, *last;
+    struct wp_extent *next, *previous;
     bool used;
     enum temperature temperature;
 };
@@ -45,10 +45,10 @@ static void list_free(struct wp_arena *arena, struct wp_extent *e)
 {
     struct wp_extent **list = &arena->free[e->temperature][class_of(e->size)];
     e->used = false;
-    e->last = NULL;
+    e->previous = NULL;
     e->next = *list;
     if (e->next != NULL) {
-        e->next->last = e;
+        e->next->previous = e;
     }
     *list = e;
     arena->warm += e->temperature == WARM ? e->size : 0;
@@ -56,13 +56,13 @@ static void list_free(struct wp_arena *arena, struct wp_extent *e)
 
 static void unlist_free(struct wp_arena *arena, struct wp_extent *e)
 {
-    if (e->last != NULL) {
-        e->last->next = e->next;
+    if (e->previous != NULL) {
+        e->previous->next = e->next;
     } else {
         arena->free[e->temperature][class_of(e->size)] = e->next;
     }
     if (e->next != NULL) {
-        e->next->last = e->last;
+        e->next->previous = e->previous;
     }
     arena->warm -= e->temperature == WARM ? e->size : 0;
 }

@@ -22,7 +22,7 @@ static int pop_unwatched(struct weirpool *pool, weirpool_task **tasks, int room)
     return n;
 }
 
-static bool has_left(struct weirpool *pool, struct weirpool_event *event)
+static bool report_departure(struct weirpool *pool, struct weirpool_event *event)
 {
     for (uint32_t worker = 0; worker < pool->segment.workers; worker++) {
         if (pool->members[worker].has_left) {
@@ -54,7 +54,7 @@ static bool next_event(struct weirpool *pool, struct weirpool_event *event)
         event->kind = WEIRPOOL_DRAINED;
         return true;
     }
-    return has_left(pool, event);
+    return report_departure(pool, event);
 }
 
 static bool has_news(const struct weirpool *pool)

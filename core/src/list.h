@@ -7,14 +7,14 @@
 
 struct wp_link {
     struct wp_link *next;
-    struct wp_link *last;
+    struct wp_link *previous;
 };
 
 #define wp_container_of(link, type, member) ((type *)(void *)((char *)(link) - offsetof(type, member)))
 
 static inline void wp_list_init(struct wp_link *head)
 {
-    head->next = head->last = head;
+    head->next = head->previous = head;
 }
 
 static inline bool wp_list_is_empty(const struct wp_link *head)
@@ -25,16 +25,16 @@ static inline bool wp_list_is_empty(const struct wp_link *head)
 static inline void wp_list_append(struct wp_link *head, struct wp_link *link)
 {
     link->next = head;
-    link->last = head->last;
-    head->last->next = link;
-    head->last = link;
+    link->previous = head->previous;
+    head->previous->next = link;
+    head->previous = link;
 }
 
 static inline void wp_list_remove(struct wp_link *link)
 {
-    link->last->next = link->next;
-    link->next->last = link->last;
-    link->next = link->last = link;
+    link->previous->next = link->next;
+    link->next->previous = link->previous;
+    link->next = link->previous = link;
 }
 
 /* The oldest link, removed; NULL if there is none. */

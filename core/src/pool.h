@@ -140,7 +140,7 @@ bool wp_take(struct weirpool *pool);
 void wp_take_all_done(struct weirpool *pool);
 
 /* take.c: waits until no thread drains a stream. Releases the lock meanwhile. */
-void wp_settle_drainers(struct weirpool *pool);
+void wp_wait_for_drainers(struct weirpool *pool);
 
 /* collect.c: waits for the doorbell and for ended workers, and handles the latter. Returns how many of both, 0 at the
  * deadline, -EINTR. Releases the lock meanwhile. */

@@ -152,7 +152,7 @@ void wp_break(struct weirpool *pool, uint32_t culprit)
     wp_close_gate(pool, -EPIPE);
     wp_store_seq_cst(&pool->segment.header->stop, WP_HALT);
     wp_wake_all(&pool->segment);
-    wp_settle_drainers(pool);
+    wp_wait_for_drainers(pool);
     for (uint32_t worker = 0; worker < pool->segment.workers; worker++) {
         pool->members[worker].receiving = NULL;
         pool->members[worker].owed = NULL;

@@ -285,7 +285,7 @@ static bool is_anyone_draining(const struct weirpool *pool)
     return false;
 }
 
-void wp_settle_drainers(struct weirpool *pool)
+void wp_wait_for_drainers(struct weirpool *pool)
 {
     while (is_anyone_draining(pool)) {
         pause_for_drainers(pool);

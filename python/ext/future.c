@@ -69,7 +69,7 @@ PyObject *future_new(struct state *state, Engine *engine)
 /* ---- methods ---- */
 
 /* One that somebody made by calling the type has no task: it is what the base class makes of it. */
-static int is_free(PyObject *self)
+static int is_taskless(PyObject *self)
 {
     return fields(self)->handle == NULL;
 }
@@ -153,7 +153,7 @@ static int await_outcome(PyObject *self, PyObject *args, PyObject *kwargs, const
 
 static PyObject *future_result(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    if (is_free(self)) {
+    if (is_taskless(self)) {
         return call_base(self, "result", args, kwargs);
     }
     if (await_outcome(self, args, kwargs, "|O:result") < 0) {
@@ -176,7 +176,7 @@ static PyObject *future_result(PyObject *self, PyObject *args, PyObject *kwargs)
 
 static PyObject *future_exception(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    if (is_free(self)) {
+    if (is_taskless(self)) {
         return call_base(self, "exception", args, kwargs);
     }
     if (await_outcome(self, args, kwargs, "|O:exception") < 0) {
@@ -203,7 +203,7 @@ static PyObject *future_running(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 static PyObject *future_cancel(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (is_free(self)) {
+    if (is_taskless(self)) {
         return call_base(self, "cancel", NULL, NULL);
     }
     if (has_ended(self) || task_of(self) == NULL) {
@@ -244,7 +244,7 @@ static PyObject *future_add_done_callback(PyObject *self, PyObject *args, PyObje
 {
     static char *names[] = {"fn", NULL};
     PyObject *callback;
-    if (is_free(self)) {
+    if (is_taskless(self)) {
         return call_base(self, "add_done_callback", args, kwargs);
     }
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:add_done_callback", names, &callback)) {

@@ -28,7 +28,7 @@ class Collector(threading.Thread):
         super().__init__(name="weirpool-collector", daemon=False)
         self._engine = engine
         self._crew = crew
-        self._owner = weakref.ref(executor, lambda _: _shut_down(engine))
+        self._executor = weakref.ref(executor, lambda _: _shut_down(engine))
 
     def start(self) -> None:
         with _lock:
@@ -50,7 +50,7 @@ class Collector(threading.Thread):
             self._engine.break_(_support.format_cause(error))
             self._collect()
         self._crew.dismiss()
-        executor = self._owner()
+        executor = self._executor()
         if executor is not None:
             executor._release(self._engine)
         self._engine.close()
@@ -80,7 +80,7 @@ class Collector(threading.Thread):
 
         As in CPython 3.14, nobody takes the place of a worker once the executor was collected or is shut down by force.
         """
-        executor = self._owner()
+        executor = self._executor()
         cause = None
         if executor is None:
             reason = _support.COLLECTED
@@ -95,7 +95,7 @@ class Collector(threading.Thread):
             self._engine.break_(cause, reason)
 
     def _report_broken(self) -> None:
-        executor = self._owner()
+        executor = self._executor()
         if executor is not None:
             executor._report_broken(self._engine)
 
