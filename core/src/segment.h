@@ -35,9 +35,15 @@ int wp_segment_attach(struct wp_segment *segment, int fd);
 /* Unmaps. The descriptor stays open. */
 void wp_segment_unmap(struct wp_segment *segment);
 
+/* Where a position lies: a position and the one `slots` later share a slot. */
+static inline uint32_t wp_index_of(const struct wp_segment *segment, uint64_t position)
+{
+    return (uint32_t)(position & (segment->slots - 1));
+}
+
 static inline struct wp_slot *wp_slot_at(const struct wp_segment *segment, uint64_t position)
 {
-    return &segment->slot[position & (segment->slots - 1)];
+    return &segment->slot[wp_index_of(segment, position)];
 }
 
 #endif

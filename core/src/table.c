@@ -18,12 +18,11 @@ void wp_table_fini(struct wp_table *table)
 
 uint64_t wp_table_reserve(struct wp_table *table, struct weirpool_task *task)
 {
-    uint32_t mask = table->segment->slots - 1;
     uint64_t position = table->tail;
-    while (table->tasks[position & mask] != NULL) {
+    while (table->tasks[wp_index_of(table->segment, position)] != NULL) {
         position++;
     }
-    table->tasks[position & mask] = task;
+    table->tasks[wp_index_of(table->segment, position)] = task;
     table->used++;
     return position;
 }
@@ -48,7 +47,7 @@ void wp_table_free(struct wp_table *table, uint64_t position)
 {
     struct wp_slot *slot = wp_slot_at(table->segment, position);
     wp_store_relaxed(&slot->state, wp_state(position, 0, WP_FREE));
-    table->tasks[position & (table->segment->slots - 1)] = NULL;
+    table->tasks[wp_index_of(table->segment, position)] = NULL;
     table->used--;
 }
 
@@ -82,7 +81,7 @@ bool wp_table_has_work(const struct wp_segment *segment)
 void wp_table_finish(const struct wp_segment *segment, uint32_t me, uint64_t position)
 {
     struct wp_slot *slot = wp_slot_at(segment, position);
-    uint64_t index = position & (segment->slots - 1);
+    uint32_t index = wp_index_of(segment, position);
     uint64_t running = wp_state(position, me, WP_RUNNING);
     if (wp_cas_acq_rel(&slot->state, &running, wp_state(position, me, WP_DONE))) { /* pairs with try_slot() */
         wp_fetch_or_seq_cst(&segment->done[index / 64], UINT64_C(1) << (index % 64));

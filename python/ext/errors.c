@@ -1,4 +1,4 @@
-/* The one place where an error of the core becomes an exception. */
+/* Errors of the core for which no caller has a meaning of its own become exceptions here. */
 #include "ext.h"
 
 #include <errno.h>
@@ -6,15 +6,18 @@
 const char forked_text[] = "this pool belongs to the process that created it and cannot be used in a forked child: "
                            "create a new pool there";
 
+/* The standard library's: programs and tests look for parts of them. */
+const char shut_down_text[] = "cannot schedule new futures after shutdown";
+const char unusable_text[] = "A child process terminated abruptly, the process pool is not usable anymore";
+
 PyObject *raise_error(struct state *state, int rc)
 {
     switch (-rc) {
     case ESHUTDOWN:
-        PyErr_SetString(PyExc_RuntimeError, "cannot schedule new futures after shutdown");
+        PyErr_SetString(PyExc_RuntimeError, shut_down_text);
         return NULL;
     case EPIPE:
-        PyErr_SetString(state->broken_pool,
-                        "A child process terminated abruptly, the process pool is not usable anymore");
+        PyErr_SetString(state->broken_pool, unusable_text);
         return NULL;
     case ECHILD:
         PyErr_SetString(PyExc_RuntimeError, forked_text);

@@ -51,10 +51,12 @@ int is_early(int rc, int64_t deadline);
 
 /* ---- errors.c ---- */
 
-/* What whoever uses a pool in a forked child is told. */
+/* What is said of a pool that is used in a forked child, or was shut down, or broke; the package has them from here. */
 extern const char forked_text[];
+extern const char shut_down_text[];
+extern const char unusable_text[];
 
-/* Raises what a -errno of the core means for a user; returns NULL. */
+/* Raises what a -errno of the core means for a user, where the caller has no better word for it; returns NULL. */
 PyObject *raise_error(struct state *state, int rc);
 
 /* Takes the exception that is set, with its traceback; gives it back. restore_exception() steals the reference. */
@@ -131,7 +133,7 @@ void leave_delivery(void);
 /* submit(fn, args, kwargs) -> Future: a method of Engine. */
 PyObject *engine_submit(PyObject *self, PyObject *const *args, Py_ssize_t count);
 
-/* ---- future.c, outcome.c, tell.c ---- */
+/* ---- future.c and tell.c; what the files of the Future share among themselves is in future.h ---- */
 
 extern PyType_Spec future_spec;
 extern PyType_Spec handle_spec;

@@ -174,7 +174,9 @@ static int module_exec(PyObject *module)
         PyModule_AddIntConstant(module, "INLINE_PAYLOAD", WEIRPOOL_INLINE_PAYLOAD) < 0 ||
         PyModule_AddIntConstant(module, "INLINE_RESULT", WEIRPOOL_INLINE_RESULT) < 0 ||
         PyModule_AddIntConstant(module, "MAX_WORKERS", WEIRPOOL_MAX_WORKERS) < 0 ||
-        PyModule_AddStringConstant(module, "FORKED", forked_text) < 0) {
+        PyModule_AddStringConstant(module, "FORKED", forked_text) < 0 ||
+        PyModule_AddStringConstant(module, "SHUT_DOWN", shut_down_text) < 0 ||
+        PyModule_AddStringConstant(module, "UNUSABLE", unusable_text) < 0) {
         return -1;
     }
     return add_types(module, state);

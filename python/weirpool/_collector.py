@@ -33,7 +33,7 @@ class Collector(threading.Thread):
     def start(self) -> None:
         with _lock:
             if _exiting:
-                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+                raise RuntimeError(_support.EXITING)
             _finish_before_children_are_joined()
             _running.add(self)
             try:

@@ -17,6 +17,8 @@ DRAINED: int
 UP: int
 INIT_FAILED: int
 FORKED: str
+SHUT_DOWN: str
+UNUSABLE: str
 
 @final
 class Future(BaseFuture[_T]):

@@ -14,7 +14,7 @@ from weirpool._errors import WorkerDied
 if TYPE_CHECKING:
     from weirpool._crew import Crew
 
-UNUSABLE = "A child process terminated abruptly, the process pool is not usable anymore"
+EXITING = "cannot schedule new futures after interpreter shutdown"
 BROKEN = "A process in the process pool was terminated abruptly while the future was running or pending."
 
 # CPython's texts, of 3.14 and newer: programs and tests look for parts of them.

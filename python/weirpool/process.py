@@ -192,7 +192,7 @@ class ProcessPoolExecutor(cf.Executor):
         """The collector has seen the pool of this engine break."""
         with self._shutdown_lock:
             if self._engine is engine:
-                self._broken = _support.UNUSABLE
+                self._broken = _core.UNUSABLE
 
     def _release(self, engine: _core.Engine) -> None:
         """The collector of this engine has ended, and closes it."""
@@ -217,9 +217,9 @@ class ProcessPoolExecutor(cf.Executor):
             if self._broken:
                 raise BrokenProcessPool(self._broken)
             if self._shutdown_thread:
-                raise RuntimeError("cannot schedule new futures after shutdown")
+                raise RuntimeError(_core.SHUT_DOWN)
             if is_exiting():
-                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+                raise RuntimeError(_support.EXITING)
             if self._engine is None:
                 self._owner = os.getpid()
                 self._open()

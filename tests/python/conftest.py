@@ -23,7 +23,6 @@ REPEATS = int(os.environ.get("WEIRPOOL_SOAK", "2"))  # of each test that is mark
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes several seconds")
     # Workers are forked while producers run; that is what users do, too.
     config.addinivalue_line("filterwarnings", "ignore:.*multi-threaded, use of fork:DeprecationWarning")
     config.stash[STDERR] = os.dup(2)  # before output is captured
