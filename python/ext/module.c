@@ -201,10 +201,23 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     return 0;
 }
 
+/* Nothing is needed afterwards: finalizers have run by then, and no dealloc of ours looks at the state. */
 static int module_clear(PyObject *module)
 {
     struct state *state = PyModule_GetState(module);
+    Py_CLEAR(state->engine_type);
+    Py_CLEAR(state->future_type);
+    Py_CLEAR(state->handle_type);
+    Py_CLEAR(state->sink_type);
+    Py_CLEAR(state->worker_type);
+    Py_CLEAR(state->base_future);
+    Py_CLEAR(state->cancelled_error);
+    Py_CLEAR(state->broken_pool);
+    Py_CLEAR(state->loads);
+    Py_CLEAR(state->pickler_type);
+    Py_CLEAR(state->dispatch_table);
     Py_CLEAR(state->idle_picklers);
+    Py_CLEAR(state->support);
     return 0;
 }
 
