@@ -97,7 +97,7 @@ struct weirpool_stats {
     uint64_t bound;                 /* 0: none */
     uint64_t outstanding;           /* admitted and not finished: waiting + running */
     uint64_t waiting;               /* admitted, no worker has started it */
-    uint64_t running;
+    uint64_t running;               /* a worker has started it; or its callbacks have not run (WEIRPOOL_HOLDS) */
     uint64_t peak_outstanding;
     uint64_t admitted_over_bound;   /* by weirpool_admit() with WEIRPOOL_OVER_BOUND */
     uint64_t blocked_producers;     /* threads that wait for room at this moment */
@@ -149,6 +149,10 @@ WEIRPOOL_API void weirpool_release(weirpool *pool, weirpool_task *task);
  */
 WEIRPOOL_API int weirpool_fd(const weirpool *pool);
 
+/*
+ * What the pool does at this moment. Looks at every slot under the pool's lock: microseconds with a bound of some
+ * hundreds, about half a millisecond with one of 65,536 or more. Errors: -ECHILD.
+ */
 WEIRPOOL_API int weirpool_stats(weirpool *pool, struct weirpool_stats *stats);
 
 /*
@@ -163,7 +167,10 @@ WEIRPOOL_API int weirpool_shutdown(weirpool *pool);
  */
 WEIRPOOL_API int weirpool_close(weirpool *pool);
 
-/* In a handler: the result, copied at once. Once a task; -EALREADY after that. */
+/*
+ * In a handler: the result, copied at once. Once a task; -EALREADY after that. Waits while a large one finds no room.
+ * -ESHUTDOWN or -EOWNERDEAD: nobody wants it, and this worker ends after the handler; -ECHILD: in a fork of the worker.
+ */
 WEIRPOOL_API int weirpool_answer(weirpool_reply *reply, const void *data, size_t size);
 
 /*

@@ -1,7 +1,7 @@
 /*
  * weirpool_worker.h: the engine below weirpool.h, for language bindings and for worker processes that are started
- * by other means than fork. Same conventions: 0 or -errno (or a count, where that is
- * said), deadlines in nanoseconds of CLOCK_MONOTONIC.
+ * by other means than fork. Same conventions: 0 or -errno (or a count, where that is said), deadlines in nanoseconds of
+ * CLOCK_MONOTONIC, any thread at any time; but a weirpool_worker belongs to one thread.
  *
  * Words. A *permit* is the right of one task to be outstanding; it belongs to the task from admission to its end and
  * returns exactly once. To *take* a task is to fetch its result from shared memory, which any thread may do; to *tell*
@@ -65,18 +65,22 @@ WEIRPOOL_API int weirpool_queue(weirpool *pool, const struct iovec *parts, int c
 
 /*
  * Waits by `deadline` until the ticket's turn has come. -EAGAIN, -ETIMEDOUT, -EINTR: not yet, and the place is kept.
- * Anything else ends the ticket: 0: the task was published, or the permit is the caller's; else nothing was submitted.
+ * -ECHILD: the ticket is the parent's. Anything else ends it. 0: the task was published, or the permit is the caller's;
+ * -ESHUTDOWN, -EPIPE (broken), -ENOMEM: nothing was submitted.
  */
 WEIRPOOL_API int weirpool_await(weirpool *pool, weirpool_ticket *ticket, int64_t deadline);
 
-/* Gives the place up and ends the ticket. 0: nothing was submitted. 1: its turn had come, as weirpool_await() 0. */
+/*
+ * Gives the place up and ends the ticket. 0: nothing was submitted. 1: its turn had come, as weirpool_await() 0.
+ * -ESHUTDOWN, -EPIPE, -ENOMEM: it had ended so, as in weirpool_await(). -ECHILD: the ticket is the parent's.
+ */
 WEIRPOOL_API int weirpool_leave(weirpool *pool, weirpool_ticket *ticket);
 
 /* ---- The parent: tasks ------------------------------------------------------------------------------------------ */
 
 enum weirpool_phase { WEIRPOOL_WAITING, WEIRPOOL_RUNNING, WEIRPOOL_TAKEN };
 
-/* Where a task stands. Costs no lock once it is taken. */
+/* Where a task stands. Costs no lock once it is taken. In a forked child: WAITING, unless it was taken at the fork. */
 WEIRPOOL_API enum weirpool_phase weirpool_phase(weirpool *pool, weirpool_task *task);
 
 /*
@@ -138,8 +142,9 @@ WEIRPOOL_API int weirpool_sweep(weirpool *pool, weirpool_task **tasks, int room)
 WEIRPOOL_API int weirpool_cancel_waiting(weirpool *pool, uint64_t spare);
 
 /*
- * Breaks the pool: delivers what is done; producers, and tasks that are not done, end with -EPIPE (-EOWNERDEAD if their
- * worker is dead). -EALREADY: it was broken.
+ * Breaks the pool. What workers have done is taken first. Producers, those that wait and later ones, get -EPIPE; every
+ * other task ends with -EPIPE (-EOWNERDEAD if its worker is dead), and waits for it return 0. Errors: -EALREADY (it was
+ * broken), -ECHILD.
  */
 WEIRPOOL_API int weirpool_break(weirpool *pool);
 
@@ -155,6 +160,7 @@ struct weirpool_channel {
     int parent;                     /* a pidfd of this process, by which a worker sees it die */
 };
 
+/* The descriptors for a worker about to be started; good until the pool is closed. */
 WEIRPOOL_API void weirpool_channel(const weirpool *pool, struct weirpool_channel *channel);
 
 /*
@@ -192,11 +198,15 @@ WEIRPOOL_API int weirpool_attach(weirpool_worker **worker, const struct weirpool
 
 /*
  * Claims a task, by `deadline`. -ESHUTDOWN: leave now, with WEIRPOOL_LEAVES; -EOWNERDEAD: the parent is gone;
- * -EAGAIN, -ETIMEDOUT, -EINTR (a signal came).
+ * -EAGAIN, -ETIMEDOUT, -EINTR (a signal came); -ECHILD: in a fork of the worker; -EPROTO: its payload lies outside the
+ * arena, so end this process: the shared memory is corrupt.
  */
 WEIRPOOL_API int weirpool_claim(weirpool_worker *worker, struct weirpool_claimed *claimed, int64_t deadline);
 
-/* Finishes the claimed task. Waits while a large result finds no room. -EOWNERDEAD or -ESHUTDOWN: nobody wants it. */
+/*
+ * Finishes the claimed task. Waits while a large result finds no room. -EOWNERDEAD or -ESHUTDOWN: nobody wants it;
+ * -ECHILD: in a fork of the worker.
+ */
 WEIRPOOL_API int weirpool_finish(weirpool_worker *worker, int status, const struct iovec *parts, int count);
 
 enum weirpool_standing {
@@ -208,6 +218,7 @@ enum weirpool_standing {
 /* Tells the parent how this worker stands. */
 WEIRPOOL_API void weirpool_announce(weirpool_worker *worker, enum weirpool_standing standing);
 
+/* Unmaps the pool's memory and frees `worker`, also in a fork of it. The descriptors stay open. */
 WEIRPOOL_API void weirpool_detach(weirpool_worker *worker);
 
 #ifdef __cplusplus

@@ -48,7 +48,8 @@ enum wp_stop { WP_RUN = 0, WP_FINISH = 1, WP_HALT = 2 };
  * stop             parent                     pool lock    seq_cst, against `parked`
  * helper_bell      workers, parent            fetch_add    seq_cst; a futex
  * parked[]         its worker, its repair     fetch_or/and seq_cst, against `tail` and `stop`
- * streaming[]      its worker; parent clears  fetch_or     seq_cst, against `addressee`
+ * streaming[]      its worker sets,           fetch_or     seq_cst, against `addressee`
+ *                  parent clears              exchange
  */
 struct wp_header {
     uint64_t magic;
@@ -79,8 +80,10 @@ enum wp_standing { WP_VACANT = 0, WP_STARTING, WP_UP, WP_LEAVES, WP_INIT_FAILED 
  * field       writer                       protection        order
  * standing    parent while VACANT, then    hand-over at      release/acquire (weirpool_announce, bury)
  *             its worker                   start and death
- * parked      its worker to 1, its waker   CAS 1 to 0        seq_cst; the futex on which the worker sleeps
- *             or itself to 0
+ * parked      its worker to 1              store             seq_cst; the futex on which the worker sleeps
+ *             its waker to 0               CAS; exchange in
+ *                                          wp_wake_all
+ *             itself, its repair to 0      store
  */
 struct wp_record {
     alignas(WP_CACHE_LINE) _Atomic uint32_t standing;
@@ -114,9 +117,14 @@ static inline enum wp_tag wp_state_tag(uint64_t state)
 }
 
 /*
+ * The done bits, one a slot, lie before the slots: set with fetch_or by its worker (wp_table_finish), or by the parent
+ * for a dead one (mark_done_slots), and cleared by the parent with an exchange; seq_cst, against `addressee`.
+ *
  * field             writer                        protection    order
- * state             FREE, QUEUED: parent;         CAS           QUEUED is released by `tail`, RUNNING acquired by the
- *                   RUNNING, DONE: its worker                   claim, DONE released (wp_table_finish) to try_slot
+ * state             FREE, QUEUED: parent          pool lock     stored; QUEUED is released by `tail` to the claim
+ *                   QUEUED to FREE: parent        CAS           against a claim (wp_table_cancel)
+ *                   RUNNING: who claims           CAS           acquires what `tail` released
+ *                   DONE: its worker              CAS           releases (wp_table_finish) to try_slot
  * payload*          parent while FREE             state         published with QUEUED
  * status, result*   its worker while RUNNING      state         published with DONE
  */
@@ -136,9 +144,9 @@ struct wp_slot {
  *
  * field        writer      protection           order
  * written      its worker  -                    release to the parent's acquire (bytes before the counter)
- * drained      parent      the stream's drainer release to the worker's acquire (room before the counter)
+ * drained      parent      the stream's drainer seq_cst, against `starved`; releases the room to the worker
  * starved      its worker  -                    seq_cst, against `drained`: the worker waits for room
- * room_bell    parent      -                    a futex on which the worker waits for room
+ * room_bell    parent      fetch_add            seq_cst; a futex on which the worker waits for room
  */
 struct wp_stream {
     alignas(WP_CACHE_LINE) _Atomic uint64_t written;
@@ -148,6 +156,7 @@ struct wp_stream {
     alignas(WP_CACHE_LINE) unsigned char ring[WP_STREAM_BYTES];
 };
 
+/* Before a result, in the ring: written by its worker, released by `written`; task_of_head (take.c) checks it. */
 struct wp_stream_head {
     uint64_t position;
     uint64_t size;

@@ -60,7 +60,7 @@ struct weirpool {
     uint64_t executed; /* ended by their workers */
 
     struct wp_member *members;
-    uint32_t live; /* members that are reserved */
+    uint32_t live; /* workers that are starting or running: reserved, and not seen to have ended */
     uint64_t *to_drain; /* a bit a worker: its stream has something */
     uint32_t drain_next; /* the worker whose turn it is */
 
@@ -146,22 +146,24 @@ void wp_wait_for_drainers(struct weirpool *pool);
  * deadline, -EINTR. Releases the lock meanwhile. */
 int wp_see_to_workers(struct weirpool *pool, int64_t deadline);
 
-/* repair.c: a worker's process has ended. */
+/* repair.c: a worker's process has ended. Releases the lock meanwhile. */
 void wp_worker_ended(struct weirpool *pool, uint32_t worker);
 
-/* repair.c: a reserved worker could not be started, or not be watched; its process, if there was one, has ended. */
+/* repair.c: a reserved worker could not be started, or not be watched; its process, if there was one, has ended.
+ * Releases the lock meanwhile. */
 void wp_worker_failed(struct weirpool *pool, uint32_t worker);
 
 /* stats.c: tasks that a worker has started, and whose results were not taken yet. */
 uint64_t wp_count_running(const struct weirpool *pool);
 
-/* check.c: breaks a pool whose queue a worker has scribbled over so that it would stand still. */
+/* check.c: breaks a pool whose queue a worker has scribbled over so that it would stand still. May release the lock. */
 void wp_audit(struct weirpool *pool);
 
 /* members.c: do outstanding tasks exceed workers, and may there be one more? */
 bool wp_is_worker_wanted(const struct weirpool *pool);
 
-/* repair.c: ends everything; `culprit` is the worker whose death did it, or WP_NO_WORKER. */
+/* repair.c: ends everything; `culprit` is the worker whose death did it, or WP_NO_WORKER. Releases the lock while
+ * streams are being drained. */
 void wp_break(struct weirpool *pool, uint32_t culprit);
 
 /* roles.c: sleeps until *word is settled. 0, -EAGAIN, -ETIMEDOUT, -EINTR. Releases the lock meanwhile. */

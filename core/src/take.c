@@ -1,6 +1,10 @@
 /*
  * Taking results: from done slots, and out of the workers' streams. Any thread may do it. It needs no interpreter and
  * runs no user code.
+ *
+ * A streamed result begins while its slot says RUNNING. Its head makes the task `streaming`, and its worker's member
+ * `receiving` it; pieces of the body add to `received`, and the last one ends `receiving`. If the slot is seen DONE
+ * before that, the member has it `owed`. Whichever comes second, DONE or the last byte, calls finish().
  */
 #include <errno.h>
 #include <sched.h>
@@ -237,7 +241,7 @@ bool wp_take(struct weirpool *pool)
     return worker != WP_NO_WORKER && pool->course != WP_BROKEN;
 }
 
-/* Lets other threads go on. */
+/* Lets other threads go on. It polls: a drainer's turn is one short copy, and waiting for its end is rare. */
 static void pause_for_drainers(struct weirpool *pool)
 {
     wp_unlock(pool);

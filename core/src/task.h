@@ -31,9 +31,13 @@ struct wp_extent;
  * word                     anybody                        atomic: SETTLED is released by wp_end_task(), acquired by
  *                                                         weirpool_phase() and weirpool_wait()
  * place, position, link,   queue.c, take.c, repair.c      pool lock
- * holding, watched, error
+ * holding, watched, error,
+ * unplaced
+ * streaming, received      take.c, repair.c               pool lock; a drainer reads `received` without it: nobody else
+ *                                                         writes it meanwhile
  * bytes, extent            queue.c                        pool lock (before publication: the submitting thread)
  * result*, status          take.c; stream: its drainer    pool lock until SETTLED, then the task's owner
+ * worker_*                 repair.c                       pool lock until SETTLED, then the task's owner
  */
 struct weirpool_task {
     struct wp_link link; /* in the overflow, or in a list of tasks to tell */

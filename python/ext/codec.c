@@ -2,8 +2,8 @@
  * Objects to bytes and back, by the pickler that the user chose, else with ForkingPickler's semantics: its extra
  * reducers (which libraries add to at any time), else copyreg's.
  *
- * The latter's picklers are kept, because making one costs more than a small dump. One in use is in nobody's reach: an object whose
- * __reduce__ submits a task takes another. One that failed, or whose memo has grown, is not kept.
+ * The latter's picklers are kept, because making one costs more than a small dump. One in use is in nobody's reach: an
+ * object whose __reduce__ submits a task takes another. One that failed, or whose memo has grown, is not kept.
  */
 #include "ext.h"
 

@@ -1,7 +1,7 @@
 /*
  * The Future: a subclass of concurrent.futures.Future that follows its task in the core and keeps nothing of its own
- * until somebody asks. `_condition`, `_waiters` and `_done_callbacks` come into being when they are looked at; what the
- * base class inherits from there (set_result, __repr__, the functions wait() and as_completed()) works on them.
+ * until somebody asks. `_condition`, `_waiters` and `_done_callbacks` come into being when they are looked at; what it
+ * inherits (set_result, __repr__) and what looks inside (the functions wait() and as_completed()) works on them.
  *
  * It has no dealloc or traverse of its own: those of its base would restart at its type. Members do the work, and the
  * task is owned by a Handle.

@@ -1,6 +1,6 @@
 /*
- * A future's own fields, for the files that share the work: future.c (the type, its state, what users call), outcome.c
- * (decoding) and tell.c (announcing the end, callbacks).
+ * A future's own fields, for the files that share the work: future.c (the type, and what users call), standing.c (its
+ * state, and the privates that others look at), outcome.c (decoding) and tell.c (announcing the end, callbacks).
  */
 #ifndef WEIRPOOL_EXT_FUTURE_H
 #define WEIRPOOL_EXT_FUTURE_H

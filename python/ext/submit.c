@@ -60,7 +60,7 @@ static int wait_in_line(Engine *engine, const struct encoded *encoded, PyObject 
     return 0;
 }
 
-/* While a task is in flight its future is kept alive; future_tell() or future_cancel() ends the flight. */
+/* While a task is in flight its future is kept alive; future_tell() or tell_cancelled() ends the flight. */
 static void begin_flight(PyObject *future)
 {
     Py_INCREF(future);
@@ -127,8 +127,8 @@ static void rescue_others(Engine *engine)
 }
 
 /*
- * A task that cannot be pickled wants a worker like any other: the standard pool finds out later, and has started one by
- * then, which programs and tests count on. The permit is the caller's yet, so that `outstanding` is one too high.
+ * A task that cannot be pickled wants a worker like any other: the standard pool finds out later, and has started one
+ * by then, which programs and tests count on. The permit is the caller's yet, so that `outstanding` is one too high.
  */
 static int start_worker_for_unsent(Engine *engine)
 {
