@@ -8,13 +8,16 @@ import signal as signals
 class WorkerDied(RuntimeError):  # noqa: N818 - it says what happened
     """A worker process ended although the pool had not told it to.
 
-    It is the ``__cause__`` of the ``BrokenProcessPool`` that tasks of the pool end with.
+    Where that broke the pool it is the ``__cause__`` of the ``BrokenProcessPool`` that tasks of the pool end with.
+
+    Where the pool broke otherwise, the cause is the text of a traceback (a result could not be unpickled, a worker
+    could not be started) or None (nobody was left to run the task). What ``submit()`` itself raises has no cause.
 
     Attributes:
         pid: The process that it was.
-        exitcode: As ``multiprocessing.Process.exitcode``: negative for a signal.
+        exitcode: As ``multiprocessing.Process.exitcode``: negative for a signal; 0 also where the initializer raised.
         signal: The name of the signal that killed it, such as "SIGKILL", or None.
-        attempts: How often its task was started.
+        attempts: How often its task was started: 1, tasks are not retried yet.
     """
 
     def __init__(self, pid: int, exitcode: int, attempts: int = 1) -> None:

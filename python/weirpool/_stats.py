@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """One moment of an executor, from its ``stats()``. Counters start at the first ``submit()``."""
+    """One moment of an executor, from its ``stats()``. Counters start at the first ``submit()``.
+
+    A task that cannot be pickled is not among those submitted and finished.
+    """
 
     outstanding: int = 0
     """Tasks accepted and not finished: waiting and running. What ``max_queue_size`` bounds."""

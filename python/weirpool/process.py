@@ -73,10 +73,11 @@ class ProcessPoolExecutor(cf.Executor):
         self._max_tasks_per_child = max_tasks_per_child
         self._pickler = _pickler.check(pickler)
         self._bound: int | None = None
+        # Held to write what follows. An RLock: a signal handler may come upon it.
+        self._shutdown_lock = threading.RLock()
         self._broken: str | Literal[False] = False
         self._shutdown_thread = False
         self._force_shutting_down = False
-        self._shutdown_lock = threading.RLock()  # a signal handler may come upon it
         self._engine: _core.Engine | None = None
         self._owner: int | None = None  # the pid of the process in which it was started
         self._last_engine: _core.Engine | None = None  # closed, but still good for its numbers
@@ -97,7 +98,9 @@ class ProcessPoolExecutor(cf.Executor):
 
         Raises:
             RuntimeError: After shutdown(), also for a thread that was waiting; in a forked child.
-            BrokenProcessPool: A worker died, also for a thread that was waiting.
+            BrokenProcessPool: The pool broke, also for a thread that was waiting. It has no cause: futures tell why.
+            MemoryError: The pickled task is larger than the shared memory, or there is no memory for it.
+            OSError, or whatever else starting a process raises: A worker was wanted and could not be started.
         """
         engine = self._engine
         if engine is None:
@@ -117,6 +120,9 @@ class ProcessPoolExecutor(cf.Executor):
         With a window (buffersize, or the bound of a bounded executor) it is lazy: calls are submitted as results are
         read, so that the iterables may be infinite, and what is not read is not submitted.
 
+        Each submission, here and in the iterator, waits for room at the bound. One thread at a time may use the
+        iterator.
+
         Args:
             fn: Takes as many arguments as there are iterables.
             timeout: Seconds from this call until the last result must have come, else the iterator raises
@@ -128,6 +134,7 @@ class ProcessPoolExecutor(cf.Executor):
         Raises:
             ValueError: chunksize or buffersize below 1.
             TypeError: buffersize is no int.
+            RuntimeError, BrokenProcessPool, MemoryError, OSError: As submit(), here and from the iterator.
         """
         _map.check_arguments(chunksize, buffersize)
         window = self._bound if buffersize is None else buffersize
@@ -142,6 +149,9 @@ class ProcessPoolExecutor(cf.Executor):
                 max_workers + 1 are spared, as in the standard class.
 
         May be called several times, and from any thread.
+
+        Raises:
+            RuntimeError: In a forked child.
         """
         self._refuse_forks()
         with self._shutdown_lock:
@@ -161,11 +171,18 @@ class ProcessPoolExecutor(cf.Executor):
         """Shut down without waiting, cancel what can be cancelled, and send each worker SIGTERM.
 
         Tasks that are lost by that end with ``BrokenProcessPool``. As in Python 3.14.
+
+        Raises:
+            RuntimeError: In a forked child.
         """
         self._force_shutdown(operation="terminate")
 
     def kill_workers(self) -> None:
-        """As ``terminate_workers()``, with SIGKILL."""
+        """As ``terminate_workers()``, with SIGKILL.
+
+        Raises:
+            RuntimeError: In a forked child.
+        """
         self._force_shutdown(operation="kill")
 
     def _force_shutdown(self, operation: Literal["terminate", "kill"]) -> None:
@@ -183,7 +200,14 @@ class ProcessPoolExecutor(cf.Executor):
             engine.break_(None, _support.FORCED)
 
     def stats(self) -> Stats:
-        """Return what the executor does at this moment. Thread-safe; costs some microseconds."""
+        """Return what the executor does at this moment.
+
+        Thread-safe. Costs some microseconds, and more with a large bound, up to half a millisecond: it looks at every
+        slot of the shared memory while producers have to wait.
+
+        Raises:
+            RuntimeError: In a forked child.
+        """
         self._refuse_forks()
         engine = self._engine or self._last_engine
         return Stats() if engine is None else _read_stats(engine)
@@ -280,16 +304,14 @@ class BoundedProcessPoolExecutor(ProcessPoolExecutor):
         Args:
             max_queue_size: The most outstanding tasks (waiting and running; a task whose future has done-callbacks is
                 finished when they have run). True: twice the number of workers. None: no bound.
-            max_workers: The most worker processes; None: one for each core.
-            mp_context: A multiprocessing context that starts the workers; None: the default one.
-            initializer: Called in each new worker. If it raises, the pool is broken.
-            initargs: Arguments for the initializer.
-            max_tasks_per_child: How many tasks a worker executes before another takes its place; None: no limit.
-            pickler: What carries tasks and results, "cloudpickle" for one; None: as multiprocessing pickles.
+            max_workers, mp_context, initializer, initargs, max_tasks_per_child, pickler: As ProcessPoolExecutor.
 
         Raises:
             ValueError: max_queue_size is anything else. Nothing was started.
             ValueError, TypeError, ModuleNotFoundError: As ProcessPoolExecutor, for its arguments.
+
+        Warns:
+            RuntimeWarning: max_queue_size is less than the number of workers, so that some will never have work.
         """
         _check_max_queue_size(max_queue_size)
         super().__init__(

@@ -1,4 +1,4 @@
-"""CPython's own tests of ProcessPoolExecutor, run against weirpool's with each start method.
+"""CPython's own tests of ProcessPoolExecutor and Future, run against weirpool's with each start method.
 
 Run by the interpreter of an environment in which weirpool is installed. The tests are those that come with the
 interpreter; some come without, then the folder --suite has them.

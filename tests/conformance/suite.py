@@ -1,4 +1,4 @@
-"""Runs CPython's tests of the process pool, of one start method, in this interpreter; writes the counts as JSON.
+"""Runs CPython's tests of the process pool, of one start method, and of futures; writes counts, as JSON, to a file.
 
 usage: suite.py METHOD REPORT    REPORT: the file for the counts
 """
