@@ -30,19 +30,20 @@ C_FILES := $(call find,core python tests examples bench,-name '*.cpp' -print -o 
 .DELETE_ON_ERROR:
 # Two installations at once in one environment would meet.
 .NOTPARALLEL:
-.PHONY: help demo test test-core test-python test-install conformance bench leak style typing test-all soak lint format core-root clean
+.PHONY: help demo test test-all test-core test-python test-install conformance bench leak soak
+.PHONY: lint style typing format core-root clean
 
 help:
 	@echo 'make demo       a hundred producers on eight workers, here and in the standard pool, side by side'
 	@echo 'make test       the core (plain, and with address and undefined sanitizers), the installed C library,'
 	@echo '                and the Python package'
 	@echo 'make conformance'
-	@echo '                the tests that CPython has for its ProcessPoolExecutor, against weirpool'
+	@echo '                the tests that CPython has for its ProcessPoolExecutor and Future, against weirpool'
 	@echo 'make test-all   make test with each of PYTHONS (python3.11 to python3.14, where they are on PATH)'
 	@echo 'make bench      tasks per second and round trips against the standard pool'
 	@echo 'make soak       the tests of races, each SOAK=200 times'
 	@echo 'make leak       a million tasks of every kind; fails if the parent or a worker grows'
-	@echo 'make lint       ruff, mypy, clang-format, and make typing (make format: apply)'
+	@echo 'make lint       ruff, mypy, clang-format, and make typing (make format: apply ruff and clang-format)'
 	@echo 'make typing     what mypy and pyright make of a program that uses the installed package'
 	@echo 'make core-root  the core and its tests in a Debian root without Python headers (root only, minutes)'
 	@echo 'make clean      removes build/ and .venv/'
@@ -145,7 +146,8 @@ LEAK_TASKS ?= 1000000
 leak: $(PACKAGE) $(VENV)/.has-test
 	$(BIN)/python $(STRICT) tests/python/leak.py --tasks $(LEAK_TASKS)
 
-# CPython's own tests of ProcessPoolExecutor. BOUND=128: against a bounded pool. METHODS=fork: fewer start methods.
+# CPython's own tests of ProcessPoolExecutor and Future. BOUND=128: against a bounded pool. METHODS=fork: fewer start
+# methods.
 SUITE := build/conformance/suite-$(PYTHON_ID)
 conformance: $(PACKAGE)
 	@tools/need.sh suite $(PYTHON_EXE) $(SUITE)
