@@ -104,7 +104,7 @@ static PyObject *borrow_pickler(struct state *state)
 static void give_pickler_back(struct state *state, PyObject *pair, size_t size)
 {
     if (size <= KEEP_BYTES && PyList_GET_SIZE(state->idle_picklers) < KEEP_PICKLERS) {
-        PyObject *cleared = PyObject_CallMethod(PyTuple_GET_ITEM(pair, 0), "clear_memo", NULL);
+        PyObject *cleared = PyObject_CallMethodNoArgs(PyTuple_GET_ITEM(pair, 0), state->clear_memo_name);
         if (cleared == NULL || PyList_Append(state->idle_picklers, pair) < 0) {
             PyErr_Clear();
         }
@@ -115,40 +115,70 @@ static void give_pickler_back(struct state *state, PyObject *pair, size_t size)
 
 /* ---- encoding ---- */
 
+unsigned char *encoded_begin(struct encoded *encoded)
+{
+    encoded->chunks = NULL;
+    encoded->views = NULL;
+    encoded->viewed = 0;
+    encoded->parts = NULL;
+    encoded->count = 0;
+    encoded->size = 0;
+    encoded->prefix = 0;
+    return encoded->bytes;
+}
+
+void encoded_end(struct encoded *encoded, const unsigned char *end)
+{
+    encoded->size = (size_t)(end - encoded->bytes);
+    encoded->part = (struct iovec){.iov_base = encoded->bytes, .iov_len = encoded->size};
+    encoded->parts = &encoded->part;
+    encoded->count = 1;
+}
+
 void encoded_clear(struct encoded *encoded)
 {
-    for (int i = 0; i < encoded->count; i++) {
+    for (int i = 0; i < encoded->viewed; i++) {
         PyBuffer_Release(&encoded->views[i]);
     }
     PyMem_Free(encoded->views);
-    PyMem_Free(encoded->parts);
+    if (encoded->parts != &encoded->part) {
+        PyMem_Free(encoded->parts);
+    }
     Py_CLEAR(encoded->chunks);
-    *encoded = (struct encoded){0};
+    (void)encoded_begin(encoded);
+}
+
+static void add_part(struct encoded *encoded, void *data, size_t size)
+{
+    encoded->parts[encoded->count++] = (struct iovec){.iov_base = data, .iov_len = size};
+    encoded->size += size;
 }
 
 /* Makes the chunks readable without the interpreter lock. */
 static int view_chunks(struct encoded *encoded)
 {
     Py_ssize_t n = PyList_GET_SIZE(encoded->chunks);
-    encoded->views = PyMem_New(Py_buffer, n > 0 ? n : 1);
-    encoded->parts = PyMem_New(struct iovec, n > 0 ? n : 1);
+    encoded->views = PyMem_New(Py_buffer, n + 1);
+    encoded->parts = PyMem_New(struct iovec, n + 1);
     if (encoded->views == NULL || encoded->parts == NULL) {
         PyErr_NoMemory();
         return -1;
+    }
+    if (encoded->prefix > 0) {
+        add_part(encoded, encoded->bytes, encoded->prefix);
     }
     for (Py_ssize_t i = 0; i < n; i++) {
         Py_buffer *view = &encoded->views[i];
         if (PyObject_GetBuffer(PyList_GET_ITEM(encoded->chunks, i), view, PyBUF_ANY_CONTIGUOUS) < 0) {
             return -1;
         }
-        encoded->parts[i] = (struct iovec){.iov_base = view->buf, .iov_len = (size_t)view->len};
-        encoded->size += (size_t)view->len;
-        encoded->count++;
+        encoded->viewed++;
+        add_part(encoded, view->buf, (size_t)view->len);
     }
     return 0;
 }
 
-static int dump(PyObject *pair, PyObject *object, size_t limit, struct encoded *encoded)
+static int dump(struct state *state, PyObject *pair, PyObject *object, size_t limit, struct encoded *encoded)
 {
     Sink *sink = (Sink *)PyTuple_GET_ITEM(pair, 1);
     sink->chunks = PyList_New(0);
@@ -158,7 +188,7 @@ static int dump(PyObject *pair, PyObject *object, size_t limit, struct encoded *
     PyObject *done = NULL;
     if (sink->chunks != NULL) {
         enter_delivery(); /* an object that submits while it is pickled must not wait for the room it is to fill */
-        done = PyObject_CallMethod(PyTuple_GET_ITEM(pair, 0), "dump", "(O)", object);
+        done = PyObject_CallMethodOneArg(PyTuple_GET_ITEM(pair, 0), state->dump_name, object);
         leave_delivery();
     }
     encoded->chunks = sink->chunks;
@@ -178,7 +208,7 @@ static int encode_as_forking(struct state *state, PyObject *object, size_t limit
     if (pair == NULL) {
         return -1;
     }
-    int rc = dump(pair, object, limit, encoded);
+    int rc = dump(state, pair, object, limit, encoded);
     if (rc == 0) {
         rc = view_chunks(encoded);
     }
@@ -258,7 +288,6 @@ static PyObject *decode_by_user(PyObject *loads, const void *data, size_t size)
 
 int encode(struct state *state, const struct codec *codec, PyObject *object, size_t limit, struct encoded *encoded)
 {
-    *encoded = (struct encoded){0};
     if (codec->dumps != NULL) {
         return encode_by_user(codec->dumps, object, limit, encoded);
     }

@@ -27,6 +27,8 @@ struct state {
     PyObject *pickler_type;    /* _pickle.Pickler */
     PyObject *dispatch_table;  /* ForkingPickler's: its extra reducers, else copyreg's */
     PyObject *idle_picklers;   /* a list: picklers that nobody uses at the moment */
+    PyObject *dump_name;       /* "dump" and "clear_memo" */
+    PyObject *clear_memo_name;
     PyObject *support;         /* the module weirpool._support */
 };
 
@@ -77,31 +79,80 @@ struct codec {
 int codec_init(struct codec *codec, PyObject *pickler);
 void codec_clear(struct codec *codec);
 
-/* What a pickler wrote: chunks that are referred to, not copied. */
+/*
+ * Parts of a message: `bytes`, where they are used, and then what a pickler wrote: chunks that are referred to, not
+ * copied. It refers to itself: it must not be moved.
+ */
 struct encoded {
     PyObject *chunks; /* a list of bytes-like objects */
-    Py_buffer *views;
+    Py_buffer *views; /* of the chunks */
+    int viewed;
     struct iovec *parts;
     int count;
     size_t size;
+    size_t prefix; /* how much of `bytes` precedes a pickle */
+    struct iovec part; /* `parts`, where one is enough */
+    unsigned char bytes[WEIRPOOL_INLINE_PAYLOAD];
 };
 
-/* Pickles. -1: exception set. 1: larger than `limit` bytes, nothing was encoded. */
+/* Makes it empty; returns where its bytes are written. encoded_end() ends a message that has nothing else. */
+unsigned char *encoded_begin(struct encoded *encoded);
+void encoded_end(struct encoded *encoded, const unsigned char *end);
+
+/* Pickles into it, behind a prefix that it may have. -1: exception set. 1: more than `limit` bytes. Both leave it empty. */
 int encode(struct state *state, const struct codec *codec, PyObject *object, size_t limit, struct encoded *encoded);
 void encoded_clear(struct encoded *encoded);
 
 /* Unpickles. The object does not refer to the bytes. */
 PyObject *decode(struct state *state, const struct codec *codec, const void *data, size_t size);
 
+/* ---- functions.c ---- */
+
+#define KNOWN_FUNCTIONS 8
+#define KNOWN_FUNCTION_BYTES 120
+
+struct known_function {
+    PyObject *module, *name; /* sent: its names */
+    PyObject *globals;       /* sent: borrowed, for comparison */
+    PyObject *function;      /* received */
+    size_t size;             /* of its pickle */
+    unsigned char bytes[KNOWN_FUNCTION_BYTES];
+};
+
+struct known_functions {
+    struct known_function entry[KNOWN_FUNCTIONS];
+    unsigned next; /* to be replaced */
+};
+
+/* ---- message.c ---- */
+
+typedef struct engine Engine;
+
+struct call {
+    PyObject *fn, *args, *kwargs; /* kwargs: NULL if there are none and it was decoded */
+};
+
+/* As encode(). */
+int encode_call(Engine *engine, const struct call *call, size_t limit, struct encoded *encoded);
+
+/* Fills in new references. -1: exception set. */
+int decode_call(struct state *state, const struct codec *codec, struct known_functions *known, const void *data,
+                size_t size, struct call *call);
+void call_clear(struct call *call);
+
+int encode_result(struct state *state, const struct codec *codec, PyObject *result, struct encoded *encoded);
+PyObject *decode_result(struct state *state, const struct codec *codec, const void *data, size_t size);
+
 /* ---- engine.c ---- */
 
 extern PyType_Spec engine_spec;
 
-typedef struct {
+struct engine {
     PyObject_HEAD
     weirpool *pool; /* NULL once it is closed: then every task has ended */
     PyObject *crew; /* starts workers, and knows how they ended */
     struct codec codec;
+    struct known_functions functions;
     PyObject *cause;  /* why the pool broke, a text; with the next one NULL: a worker died */
     PyObject *reason; /* what the tasks' exceptions say; NULL: the usual text */
     uint64_t unsent;  /* tasks that could not be pickled */
@@ -109,7 +160,7 @@ typedef struct {
     int closing;      /* close it when nobody is inside */
     int broke;
     struct weirpool_stats last; /* what the pool said when it was closed */
-} Engine;
+};
 
 /* Around every call during which the interpreter lock may be released: the pool is not closed meanwhile. */
 void engine_enter(Engine *engine);

@@ -163,6 +163,11 @@ static int module_exec(PyObject *module)
     state->support = PyImport_ImportModule("weirpool._support");
     state->dispatch_table = make_dispatch_table();
     state->idle_picklers = PyList_New(0);
+    state->dump_name = PyUnicode_InternFromString("dump");
+    state->clear_memo_name = PyUnicode_InternFromString("clear_memo");
+    if (state->dump_name == NULL || state->clear_memo_name == NULL) {
+        return -1;
+    }
     if (state->support == NULL || state->dispatch_table == NULL || state->idle_picklers == NULL) {
         return -1;
     }

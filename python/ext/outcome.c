@@ -55,13 +55,13 @@ static int decode_value(PyObject *self, const struct weirpool_completion *end, P
 {
     struct state *state = state_of(self);
     const struct codec *codec = &handle_of(self)->engine->codec;
-    *value = decode(state, codec, end->result, end->result_size);
+    *value = decode_result(state, codec, end->result, end->result_size);
     if (*value != NULL) {
         return 0;
     }
     if (!must_leave_the_bytes()) {
         PyObject *first = take_exception();
-        *value = decode(state, codec, end->result, end->result_size);
+        *value = decode_result(state, codec, end->result, end->result_size);
         if (*value != NULL) {
             restore_exception(first);
         } else {

@@ -139,11 +139,11 @@ static int start_worker_for_unsent(Engine *engine)
     return wanted ? start_wanted_worker(engine) : 0;
 }
 
-static int submit_with_permit(Engine *engine, PyObject *call, PyObject *future)
+static int submit_with_permit(Engine *engine, const struct call *call, PyObject *future)
 {
     struct state *state = state_of((PyObject *)engine);
     struct encoded encoded;
-    if (encode(state, &engine->codec, call, SIZE_MAX, &encoded) != 0) {
+    if (encode_call(engine, call, SIZE_MAX, &encoded) != 0) {
         int rc = fail_with_current(state, future);
         if (rc == 0) {
             rc = start_worker_for_unsent(engine);
@@ -163,7 +163,7 @@ static int submit_with_permit(Engine *engine, PyObject *call, PyObject *future)
 }
 
 /* The pickle of a large task is made once there is room for it: a hundred producers do not hold a hundred of them. */
-static int submit_large_in_line(Engine *engine, PyObject *call, PyObject *future)
+static int submit_large_in_line(Engine *engine, const struct call *call, PyObject *future)
 {
     int came = 0;
     if (wait_in_line(engine, NULL, future, &came) < 0) {
@@ -175,11 +175,11 @@ static int submit_large_in_line(Engine *engine, PyObject *call, PyObject *future
     return submit_with_permit(engine, call, future);
 }
 
-static int submit_in_line(Engine *engine, PyObject *call, PyObject *future)
+static int submit_in_line(Engine *engine, const struct call *call, PyObject *future)
 {
     struct state *state = state_of((PyObject *)engine);
     struct encoded encoded;
-    int rc = encode(state, &engine->codec, call, WEIRPOOL_PARK_LIMIT, &encoded);
+    int rc = encode_call(engine, call, WEIRPOOL_PARK_LIMIT, &encoded);
     if (rc < 0) {
         return fail_with_current(state, future);
     }
@@ -197,7 +197,7 @@ static int submit_in_line(Engine *engine, PyObject *call, PyObject *future)
 }
 
 /* permit, worker, pickle, publish: whatever fails on the way, the permit returns. */
-static int submit(Engine *engine, PyObject *call, PyObject *future)
+static int submit(Engine *engine, const struct call *call, PyObject *future)
 {
     int rc = weirpool_admit(engine->pool, deliveries > 0 ? WEIRPOOL_OVER_BOUND : WEIRPOOL_IN_BOUND, WEIRPOOL_NOW);
     if (rc == -EAGAIN) {
@@ -218,7 +218,7 @@ static int submit(Engine *engine, PyObject *call, PyObject *future)
 PyObject *engine_submit(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
     Engine *engine = (Engine *)self;
-    if (count != 3) {
+    if (count != 3 || !PyTuple_CheckExact(args[1]) || !PyDict_CheckExact(args[2])) {
         PyErr_SetString(PyExc_TypeError, "submit() takes fn, args and kwargs");
         return NULL;
     }
@@ -226,12 +226,11 @@ PyObject *engine_submit(PyObject *self, PyObject *const *args, Py_ssize_t count)
         return NULL;
     }
     engine_enter(engine);
-    PyObject *call = PyTuple_Pack(3, args[0], args[1], args[2]);
-    PyObject *future = call != NULL ? future_new(state_of(self), engine) : NULL;
-    if (future != NULL && submit(engine, call, future) < 0) {
+    struct call call = {.fn = args[0], .args = args[1], .kwargs = args[2]};
+    PyObject *future = future_new(state_of(self), engine);
+    if (future != NULL && submit(engine, &call, future) < 0) {
         Py_CLEAR(future);
     }
-    Py_XDECREF(call);
     engine_sweep(engine);
     engine_leave(engine);
     return future;

@@ -1,5 +1,5 @@
 /* The worker's side: claims, calls, and sends back what came of it. */
-#include "ext.h"
+#include "functions.h"
 
 #include <errno.h>
 #include <unistd.h>
@@ -8,6 +8,7 @@ typedef struct {
     PyObject_HEAD
     weirpool_worker *worker;
     struct codec codec;
+    struct known_functions functions;
 } Worker;
 
 static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -42,6 +43,7 @@ static void worker_dealloc(PyObject *self)
         weirpool_detach(((Worker *)self)->worker);
     }
     codec_clear(&((Worker *)self)->codec);
+    functions_clear(&((Worker *)self)->functions);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -59,26 +61,18 @@ static PyObject *worker_announce(PyObject *self, PyObject *standing)
 
 /* ---- one task ---- */
 
-/* The tuple (fn, args, kwargs), or NULL with an exception set. */
-static PyObject *decode_task(PyObject *self, const struct weirpool_claimed *claimed)
-{
-    PyObject *task = decode(state_of(self), &((Worker *)self)->codec, claimed->payload, claimed->size);
-    if (task != NULL && !PyTuple_Check(task)) {
-        PyErr_Format(PyExc_TypeError, "the pickler's loads() must return what dumps() was given, a tuple, not %.200s",
-                     Py_TYPE(task)->tp_name);
-        Py_CLEAR(task);
-    }
-    return task;
-}
-
-/* Unpickles and calls. The result, or NULL with the call's exception set; *undecodable if it did not come to a call. */
+/* Decodes and calls. The result, or NULL with the call's exception set; *undecodable if it did not come to a call. */
 static PyObject *call(PyObject *self, const struct weirpool_claimed *claimed, int *undecodable)
 {
-    PyObject *fn, *args, *kwargs;
-    PyObject *task = decode_task(self, claimed);
-    *undecodable = task == NULL || !PyArg_ParseTuple(task, "OO!O!", &fn, &PyTuple_Type, &args, &PyDict_Type, &kwargs);
-    PyObject *result = *undecodable ? NULL : PyObject_Call(fn, args, kwargs);
-    Py_XDECREF(task);
+    Worker *worker = (Worker *)self;
+    struct call call;
+    *undecodable = decode_call(state_of(self), &worker->codec, &worker->functions, claimed->payload, claimed->size,
+                               &call) < 0;
+    if (*undecodable) {
+        return NULL;
+    }
+    PyObject *result = PyObject_Call(call.fn, call.args, call.kwargs);
+    call_clear(&call);
     return result;
 }
 
@@ -90,7 +84,7 @@ static int encode_exception(PyObject *self, struct encoded *encoded)
     for (int tries = 0; rc < 0 && tries < 2; tries++) {
         PyObject *error = take_exception();
         PyObject *portable = call_support(state, "portable", "(O)", error);
-        rc = portable != NULL ? encode(state, &((Worker *)self)->codec, portable, SIZE_MAX, encoded) : -1;
+        rc = portable != NULL ? encode_result(state, &((Worker *)self)->codec, portable, encoded) : -1;
         Py_XDECREF(portable);
         Py_DECREF(error);
     }
@@ -120,7 +114,7 @@ static int handle(PyObject *self, const struct weirpool_claimed *claimed)
     if (undecodable) {
         return 1;
     }
-    int failed = result == NULL || encode(state_of(self), &worker->codec, result, SIZE_MAX, &encoded) < 0;
+    int failed = result == NULL || encode_result(state_of(self), &worker->codec, result, &encoded) < 0;
     Py_XDECREF(result);
     if (failed && encode_exception(self, &encoded) < 0) {
         return 1;

@@ -1,0 +1,191 @@
+/*
+ * What travels between the parent and a worker.
+ *
+ * A task: the pickle of (fn, args, kwargs); or, where the function is a known one, a byte with the size of its pickle,
+ * that pickle, and either a plain tuple of arguments or the pickle of (args, kwargs). A result: a plain value or a pickle.
+ * With a pickler of the user's own it is what that wrote, and nothing else.
+ */
+#include "functions.h"
+#include "plain.h"
+
+#include <string.h>
+
+static const struct codec no_pickler; /* of the user's own */
+
+/* ---- tasks, in the parent ---- */
+
+static const struct known_function *find_function(struct state *state, struct known_functions *known, PyObject *fn)
+{
+    const struct known_function *found = functions_find_sent(known, fn);
+    if (found != NULL || !functions_is_named(fn)) {
+        return found;
+    }
+    struct encoded pickle;
+    (void)encoded_begin(&pickle);
+    if (encode(state, &no_pickler, fn, KNOWN_FUNCTION_BYTES, &pickle) != 0) {
+        PyErr_Clear(); /* the whole call will say the same */
+        return NULL;
+    }
+    found = functions_learn_sent(known, fn, &pickle);
+    encoded_clear(&pickle);
+    return found;
+}
+
+static PyObject *pack(PyObject *first, PyObject *second, PyObject *third)
+{
+    return first != NULL ? PyTuple_Pack(3, first, second, third) : PyTuple_Pack(2, second, third);
+}
+
+/* With `fn` NULL what follows the function, which `encoded` holds already. */
+static int pickle_call(struct state *state, const struct codec *codec, PyObject *fn, const struct call *call,
+                       size_t limit, struct encoded *encoded)
+{
+    PyObject *tuple = pack(fn, call->args, call->kwargs);
+    int rc = tuple != NULL ? encode(state, codec, tuple, limit, encoded) : -1;
+    Py_XDECREF(tuple);
+    return rc;
+}
+
+static int encode_known(struct state *state, const struct codec *codec, const struct known_function *function,
+                        const struct call *call, size_t limit, struct encoded *encoded)
+{
+    unsigned char *at = encoded_begin(encoded);
+    *at++ = (unsigned char)function->size;
+    memcpy(at, function->bytes, function->size);
+    at += function->size;
+    unsigned char *end = NULL;
+    if (PyDict_GET_SIZE(call->kwargs) == 0) {
+        end = plain_write(call->args, at, encoded->bytes + WEIRPOOL_INLINE_PAYLOAD);
+    }
+    if (end != NULL) {
+        encoded_end(encoded, end);
+        return 0;
+    }
+    encoded->prefix = (size_t)(at - encoded->bytes);
+    return pickle_call(state, codec, NULL, call, limit - encoded->prefix, encoded);
+}
+
+int encode_call(Engine *engine, const struct call *call, size_t limit, struct encoded *encoded)
+{
+    struct state *state = state_of((PyObject *)engine);
+    const struct known_function *function = NULL;
+    if (engine->codec.dumps == NULL) {
+        function = find_function(state, &engine->functions, call->fn);
+    }
+    if (function != NULL) {
+        return encode_known(state, &engine->codec, function, call, limit, encoded);
+    }
+    (void)encoded_begin(encoded);
+    return pickle_call(state, &engine->codec, call->fn, call, limit, encoded);
+}
+
+/* ---- tasks, in a worker ---- */
+
+static PyObject *decode_function(struct state *state, struct known_functions *known, const void *data, size_t size)
+{
+    PyObject *function = functions_find_received(known, data, size);
+    if (function == NULL) {
+        function = decode(state, &no_pickler, data, size);
+        if (function != NULL) {
+            functions_learn_received(known, function, data, size);
+        }
+    }
+    return function;
+}
+
+static int is_tuple(PyObject *object)
+{
+    if (!PyTuple_Check(object)) {
+        PyErr_Format(PyExc_TypeError, "the pickler's loads() must return what dumps() was given, a tuple, not %.200s",
+                     Py_TYPE(object)->tp_name);
+        return 0;
+    }
+    return 1;
+}
+
+/* Steals `tuple`: (fn, args, kwargs), or (args, kwargs) where the function is there; or NULL with an exception set. */
+static int unpack(PyObject *tuple, struct call *call)
+{
+    PyObject *fn = call->fn, *args, *kwargs;
+    if (tuple == NULL || !is_tuple(tuple)) {
+        Py_XDECREF(tuple);
+        return -1;
+    }
+    int parsed = fn != NULL ? PyArg_ParseTuple(tuple, "O!O!", &PyTuple_Type, &args, &PyDict_Type, &kwargs)
+                            : PyArg_ParseTuple(tuple, "OO!O!", &fn, &PyTuple_Type, &args, &PyDict_Type, &kwargs);
+    if (parsed) {
+        call->fn = call->fn != NULL ? fn : Py_NewRef(fn);
+        call->args = Py_NewRef(args);
+        call->kwargs = Py_NewRef(kwargs);
+    }
+    Py_DECREF(tuple);
+    return parsed ? 0 : -1;
+}
+
+static int decode_known(struct state *state, const struct codec *codec, struct known_functions *known,
+                        const unsigned char *data, size_t size, struct call *call)
+{
+    size_t function_size = data[0];
+    if (function_size >= size) {
+        PyErr_SetString(PyExc_EOFError, "a task of the pool's was cut short");
+        return -1;
+    }
+    call->fn = decode_function(state, known, data + 1, function_size);
+    const unsigned char *at = data + 1 + function_size, *end = data + size;
+    if (call->fn == NULL) {
+        return -1;
+    }
+    if (!is_plain(at, (size_t)(end - at))) {
+        return unpack(decode(state, codec, at, (size_t)(end - at)), call);
+    }
+    call->args = plain_read(&at, end);
+    return call->args != NULL && is_tuple(call->args) ? 0 : -1;
+}
+
+int decode_call(struct state *state, const struct codec *codec, struct known_functions *known, const void *data,
+                size_t size, struct call *call)
+{
+    int rc;
+    *call = (struct call){NULL, NULL, NULL};
+    if (codec->loads == NULL && is_plain(data, size)) {
+        rc = decode_known(state, codec, known, data, size, call);
+    } else {
+        rc = unpack(decode(state, codec, data, size), call);
+    }
+    if (rc < 0) {
+        call_clear(call);
+    }
+    return rc;
+}
+
+void call_clear(struct call *call)
+{
+    Py_CLEAR(call->fn);
+    Py_CLEAR(call->args);
+    Py_CLEAR(call->kwargs);
+}
+
+/* ---- results ---- */
+
+int encode_result(struct state *state, const struct codec *codec, PyObject *result, struct encoded *encoded)
+{
+    unsigned char *begin = encoded_begin(encoded);
+    unsigned char *end = NULL;
+    if (codec->dumps == NULL) {
+        end = plain_write(result, begin, begin + WEIRPOOL_INLINE_RESULT);
+    }
+    if (end != NULL) {
+        encoded_end(encoded, end);
+        return 0;
+    }
+    return encode(state, codec, result, SIZE_MAX, encoded);
+}
+
+PyObject *decode_result(struct state *state, const struct codec *codec, const void *data, size_t size)
+{
+    const unsigned char *at = data;
+    if (codec->loads == NULL && size <= WEIRPOOL_INLINE_RESULT && is_plain(data, size)) {
+        return plain_read(&at, at + size);
+    }
+    return decode(state, codec, data, size);
+}
