@@ -139,7 +139,7 @@ static uint32_t next_to_drain(struct weirpool *pool)
 /* The task that a stream's head names, if that worker has it and no stream brought its head before. */
 static struct weirpool_task *task_of_head(struct weirpool *pool, uint32_t worker, const struct wp_stream_head *head)
 {
-    struct weirpool_task *task = pool->table.tasks[head->position & (pool->segment.slots - 1)];
+    struct weirpool_task *task = pool->table.tasks[wp_index_of(&pool->segment, head->position)];
     if (task == NULL || task->position != head->position || task->streaming || head->size <= WP_INLINE_RESULT) {
         return NULL;
     }
@@ -193,7 +193,7 @@ static void note_received(struct weirpool *pool, struct wp_member *member, size_
     task->received += size;
     if (task->received == task->result_size) {
         member->receiving = NULL;
-        try_slot(pool, (uint32_t)(task->position & (pool->segment.slots - 1)));
+        try_slot(pool, wp_index_of(&pool->segment, task->position));
     }
 }
 

@@ -66,8 +66,8 @@ static PyObject *call(PyObject *self, const struct weirpool_claimed *claimed, in
 {
     Worker *worker = (Worker *)self;
     struct call call;
-    *undecodable = decode_call(state_of(self), &worker->codec, &worker->functions, claimed->payload, claimed->size,
-                               &call) < 0;
+    *undecodable =
+        decode_call(state_of(self), &worker->codec, &worker->functions, claimed->payload, claimed->size, &call) < 0;
     if (*undecodable) {
         return NULL;
     }
