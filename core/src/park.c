@@ -49,6 +49,17 @@ static void leave_parking(const struct wp_segment *segment, uint32_t me)
     arrive(segment, me);
 }
 
+void wp_start_search(const struct wp_segment *segment, uint32_t me)
+{
+    uint64_t nobody = 0;
+    (void)wp_cas_seq_cst(&segment->header->waking, &nobody, waking_word(me)); /* another one on its way will do */
+}
+
+void wp_stop_search(const struct wp_segment *segment, uint32_t me)
+{
+    arrive(segment, me);
+}
+
 int wp_park(const struct wp_segment *segment, uint32_t me, int64_t deadline)
 {
     struct wp_record *record = &segment->records[me];

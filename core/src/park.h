@@ -14,6 +14,12 @@
 /* A worker found nothing: sleep until somebody wakes it, by `deadline`. 0: look again; -ETIMEDOUT; -EINTR. */
 int wp_park(const struct wp_segment *segment, uint32_t me, int64_t deadline);
 
+/* Worker `me` looks for work without sleeping: it counts as one on its way until wp_stop_search(). */
+void wp_start_search(const struct wp_segment *segment, uint32_t me);
+
+/* After this it has to look once more: whoever published meanwhile relied on it. */
+void wp_stop_search(const struct wp_segment *segment, uint32_t me);
+
 /* Work was published: see that a worker is awake or on its way. */
 void wp_wake_one(const struct wp_segment *segment);
 

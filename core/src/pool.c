@@ -48,6 +48,7 @@ static void init_private(struct weirpool *pool, uint64_t bound)
     pool->generation = wp_fork_generation();
     pool->doorbell = pool->parent = pool->watch = -1;
     pool->segment.fd = -1;
+    pool->helper_spin.allowed = wp_os_cores() > 1;
     wp_gate_init(&pool->gate, bound);
     wp_list_init(&pool->overflow);
     wp_list_init(&pool->watched);

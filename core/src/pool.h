@@ -14,6 +14,7 @@
 #include "os/os.h"
 #include "park.h"
 #include "segment.h"
+#include "spin.h"
 #include "stream.h"
 #include "table.h"
 #include "task.h"
@@ -75,6 +76,8 @@ struct weirpool {
     struct wp_link sleepers;
     int64_t helper_looked; /* when a helper last looked around */
     uint32_t quiet_wanted; /* threads that want streams to be left alone */
+    bool helper_asleep;
+    struct wp_spin helper_spin; /* of whoever is helper */
     _Atomic uint32_t *helper_word; /* what the helper waits for; NULL: nobody is helper */
 
     bool broke_unreported;
@@ -135,6 +138,9 @@ void wp_close_gate(struct weirpool *pool, int reason);
 /* take.c: one turn: fetches what is done, and a piece of one stream. Returns whether there is more at once: workers may
  * stream without end, so whoever takes has to say when it is enough. May release the lock for a while. */
 bool wp_take(struct weirpool *pool);
+
+/* take.c: is there anything to take? Needs no lock. */
+bool wp_has_results(const struct weirpool *pool);
 
 /* take.c: fetches all that is done at this moment, with the streams it takes. Releases the lock meanwhile. */
 void wp_take_all_done(struct weirpool *pool);

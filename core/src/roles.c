@@ -22,7 +22,7 @@ void wp_address(struct weirpool *pool)
 {
     uint32_t whom = WP_NOBODY;
     if (pool->helper_word != NULL) {
-        whom = WP_HELPER;
+        whom = pool->helper_asleep ? WP_HELPER : WP_NOBODY; /* awake it looks by itself */
     } else if (pool->collector_asleep) {
         whom = WP_COLLECTOR;
     }
@@ -100,30 +100,70 @@ static void look_when_due(struct weirpool *pool)
     }
 }
 
+struct wait {
+    const struct weirpool *pool;
+    _Atomic uint32_t *word; /* what the helper waits for */
+    uint32_t seen; /* of the bell, before the helper looked last */
+};
+
+static bool has_news(const void *what)
+{
+    const struct wait *wait = what;
+    return wp_load_seq_cst(&wait->pool->segment.header->helper_bell) != wait->seen ||
+           wp_is_settled(wp_load_acquire(wait->word)) || wp_has_results(wait->pool);
+}
+
+static bool spin_as_helper(struct weirpool *pool, const struct wait *wait)
+{
+    if (!wp_spin_pays(&pool->helper_spin)) {
+        return false;
+    }
+    wp_unlock(pool);
+    bool news = wp_spin(&pool->helper_spin, has_news, wait);
+    wp_lock(pool);
+    return news;
+}
+
 static int sleep_on_bell(struct weirpool *pool, uint32_t seen, int64_t deadline)
 {
     _Atomic uint32_t *bell = &pool->segment.header->helper_bell;
-    int64_t until = sooner(deadline, wp_os_now() + WP_LOOK_NS);
+    int64_t now = wp_os_now();
+    int64_t until = sooner(deadline, now + WP_LOOK_NS);
     wp_unlock(pool);
     int rc = wp_os_futex_wait(bell, seen, until, WP_SHARED);
     wp_lock(pool);
+    wp_spin_slept(&pool->helper_spin, wp_os_now() - now);
+    return rc;
+}
+
+/* Lock held at entry and exit. 0: look again. */
+static int wait_as_helper(struct weirpool *pool, const struct wait *wait, int64_t deadline)
+{
+    if (spin_as_helper(pool, wait)) {
+        return 0;
+    }
+    pool->helper_asleep = true;
+    wp_address(pool);
+    int rc = has_news(wait) ? 0 : sleep_on_bell(pool, wait->seen, deadline); /* nobody rang while we were awake */
+    pool->helper_asleep = false;
+    wp_address(pool);
     return rc;
 }
 
 /* Lock held at entry and exit. Returns 0 once `word` is settled. */
 static int serve_as_helper(struct weirpool *pool, _Atomic uint32_t *word, int64_t deadline)
 {
-    _Atomic uint32_t *bell = &pool->segment.header->helper_bell;
+    struct wait wait = {.pool = pool, .word = word};
     int rc = 0;
     pool->helper_word = word;
     wp_address(pool);
     for (;;) {
-        uint32_t seen = wp_load_seq_cst(bell);
+        wait.seen = wp_load_seq_cst(&pool->segment.header->helper_bell);
         bool more = wp_take(pool);
         if (wp_is_settled(wp_load_acquire(word)) || rc != 0) { /* rc: of the sleep before; what came with it is taken */
             break;
         }
-        rc = verdict(more ? 0 : sleep_on_bell(pool, seen, deadline), deadline);
+        rc = verdict(more ? 0 : wait_as_helper(pool, &wait, deadline), deadline);
         look_when_due(pool);
     }
     pool->helper_word = NULL;

@@ -8,6 +8,7 @@
 #include "fork.h"
 #include "os/os.h"
 #include "park.h"
+#include "spin.h"
 #include "stream.h"
 #include "table.h"
 #include "task.h"
@@ -18,6 +19,7 @@ struct weirpool_worker {
     uint32_t number;
     unsigned generation; /* of forks */
     int64_t looked_at; /* when it last looked whether the parent lives */
+    struct wp_spin spin;
     struct wp_slot *slot; /* the claimed one, or NULL */
     uint64_t position;
 };
@@ -39,6 +41,8 @@ int wp_worker_open(weirpool_worker **out, const struct wp_segment *segment, cons
     worker->number = number;
     worker->generation = wp_fork_generation();
     worker->looked_at = wp_os_now();
+    /* One core is left to the parent; the workers that are woken first use the others. */
+    worker->spin.allowed = number + 1 < wp_os_cores();
     *out = worker;
     return 0;
 }
@@ -124,6 +128,35 @@ static int claim_now(weirpool_worker *worker, struct weirpool_claimed *claimed)
     return view_payload(worker, claimed);
 }
 
+static bool has_news(const void *segment)
+{
+    const struct wp_segment *s = segment;
+    return wp_table_has_work(s) || wp_load_seq_cst(&s->header->stop) != WP_RUN;
+}
+
+static bool spin_for_work(weirpool_worker *worker)
+{
+    if (!wp_spin_pays(&worker->spin)) {
+        return false;
+    }
+    wp_start_search(&worker->segment, worker->number);
+    bool found = wp_spin(&worker->spin, has_news, &worker->segment);
+    wp_stop_search(&worker->segment, worker->number);
+    return found;
+}
+
+/* Waits for news at most until the look is due. 0: look again; -EINTR. */
+static int wait_for_work(weirpool_worker *worker, int64_t now, int64_t deadline)
+{
+    if (spin_for_work(worker)) {
+        return 0;
+    }
+    int64_t look = now + WP_LOOK_NS;
+    int rc = wp_park(&worker->segment, worker->number, look < deadline ? look : deadline);
+    wp_spin_slept(&worker->spin, wp_os_now() - now);
+    return rc == -EINTR ? rc : 0;
+}
+
 int weirpool_claim(weirpool_worker *worker, struct weirpool_claimed *claimed, int64_t deadline)
 {
     if (wp_forked_since(worker->generation)) {
@@ -138,9 +171,8 @@ int weirpool_claim(weirpool_worker *worker, struct weirpool_claimed *claimed, in
         if (now >= deadline) {
             return deadline <= 0 ? -EAGAIN : -ETIMEDOUT;
         }
-        int64_t look = now + WP_LOOK_NS;
-        rc = wp_park(&worker->segment, worker->number, look < deadline ? look : deadline);
-        if (rc == -EINTR) {
+        rc = wait_for_work(worker, now, deadline);
+        if (rc != 0) {
             return rc;
         }
     }

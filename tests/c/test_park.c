@@ -362,6 +362,58 @@ static void test_no_lost_wake_up_processes(void)
     tear_down();
 }
 
+/* ---- a worker that looks for work without sleeping ---- */
+
+static bool somebody_is_on_its_way(void)
+{
+    return wp_load_seq_cst(&segment.header->waking) != 0;
+}
+
+/* Nobody is woken while it looks: it will come by itself. */
+static void test_a_searcher_counts_as_on_its_way(void)
+{
+    struct sleeper sleeper;
+    set_up();
+    start_sleeper(&sleeper, 3);
+    wp_start_search(&segment, 5);
+    CHECK(somebody_is_on_its_way());
+    wp_stop_search(&segment, 5);
+    CHECK(!somebody_is_on_its_way());
+    publish();
+    AWAIT((wp_wake_one(&segment), atomic_load(&sleeper.returned)));
+    pthread_join(sleeper.thread, NULL);
+    tear_down();
+}
+
+/* It counts for 100 us only, however it ended. */
+static void test_a_searcher_that_was_stopped_stalls_nobody(void)
+{
+    struct sleeper sleeper;
+    set_up();
+    start_sleeper(&sleeper, 3);
+    wp_start_search(&segment, 5);
+    publish();
+    AWAIT((wp_wake_one(&segment), atomic_load(&sleeper.returned)));
+    pthread_join(sleeper.thread, NULL);
+    tear_down();
+}
+
+/* Two may look at a time; the one that did not get its name in does not take the other's out. */
+static void test_two_searchers(void)
+{
+    set_up();
+    wp_start_search(&segment, 5);
+    wp_start_search(&segment, 6);
+    wp_stop_search(&segment, 6);
+    CHECK(somebody_is_on_its_way());
+    wp_stop_search(&segment, 5);
+    CHECK(!somebody_is_on_its_way());
+    wp_start_search(&segment, 6);
+    wp_unpark_dead(&segment, 6);
+    CHECK(!somebody_is_on_its_way());
+    tear_down();
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
@@ -377,5 +429,8 @@ int main(int argc, char **argv)
     RUN(test_wake_all);
     RUN(test_no_lost_wake_up_threads);
     RUN_UNLESS_TSAN(test_no_lost_wake_up_processes);
+    RUN(test_a_searcher_counts_as_on_its_way);
+    RUN(test_a_searcher_that_was_stopped_stalls_nobody);
+    RUN(test_two_searchers);
     return check_end();
 }

@@ -81,9 +81,23 @@ def nap_and_log(seconds: float, path: str, line: Any) -> Any:
     return log(path, line)
 
 
+def changeable() -> str:
+    return "as it was"
+
+
+def change() -> None:
+    global changeable
+
+    def changeable() -> str:
+        return "changed"
+
+
 @dataclasses.dataclass
 class Circle:
     radius: int
+
+    def area(self) -> int:
+        return 3 * self.radius**2
 
 
 class Multiplier:
