@@ -17,6 +17,7 @@ struct state {
     PyTypeObject *engine_type;
     PyTypeObject *future_type;
     PyTypeObject *handle_type;
+    PyTypeObject *condition_type;
     PyTypeObject *sink_type;
     PyTypeObject *worker_type;
     PyObject *base_future;     /* concurrent.futures.Future */
@@ -188,6 +189,7 @@ PyObject *engine_submit(PyObject *self, PyObject *const *args, Py_ssize_t count)
 
 extern PyType_Spec future_spec;
 extern PyType_Spec handle_spec;
+extern PyType_Spec condition_spec;
 
 /*
  * FOLLOWS: what its task is. CANCELLED stands for CANCELLED_AND_NOTIFIED: one that has a task is always both.

@@ -259,15 +259,6 @@ static PyObject *future_invoke_callbacks(PyObject *self, PyObject *Py_UNUSED(ign
     return run_callbacks(self, 1) == 0 ? Py_NewRef(Py_None) : NULL;
 }
 
-/* Whoever has acquired the condition calls this: he finds the end announced, although its teller may wait for him. */
-static PyObject *future_catch_up(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    if (is_taken(self)) {
-        resolve_and_notify(self);
-    }
-    Py_RETURN_NONE;
-}
-
 static PyObject *future_reduce(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
 {
     PyErr_SetString(PyExc_TypeError, "cannot pickle 'Future' object");
@@ -311,8 +302,6 @@ static PyMethodDef future_methods[] = {
     {"__reduce__", future_reduce, METH_NOARGS, "__reduce__($self, /)\n--\n\nRaises TypeError: a future stays at home."},
     {"_invoke_callbacks", future_invoke_callbacks, METH_NOARGS,
      "_invoke_callbacks($self, /)\n--\n\nRun the done-callbacks, once."},
-    {"_catch_up", future_catch_up, METH_NOARGS,
-     "_catch_up($self, /)\n--\n\nAnnounce the end of the task; the condition is held."},
     {NULL},
 };
 

@@ -67,12 +67,24 @@ int is_taken(PyObject *self);
 /* Ends FOLLOWS: the task is taken. */
 void resolve(PyObject *self);
 
+/* ---- condition.c ---- */
+
+PyObject *condition_new(struct state *state, PyObject *future);
+
+/* With the future's end announced if there is one. -1: a signal handler raised, and it is not acquired. */
+int condition_acquire(PyObject *condition);
+void condition_release(PyObject *condition);
+int condition_notify_all(PyObject *condition);
+
 /* ---- outcome.c ---- */
 
 /* Decodes, once, in the thread that asks: the outcome lies in `result` or `exception` afterwards. -1: exception set. */
 int ensure_decoded(PyObject *self, int64_t deadline);
 
 /* ---- tell.c ---- */
+
+/* Whoever has acquired the condition calls this: he finds the end announced, although its teller may wait for him. */
+void future_catch_up(PyObject *self);
 
 /* The condition, if there is one, is held: makes the end of the task the future's, and tells its waiters. */
 void resolve_and_notify(PyObject *self);

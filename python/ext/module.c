@@ -139,6 +139,7 @@ static int add_types(PyObject *module, struct state *state)
 {
     state->engine_type = add_type(module, PyType_FromModuleAndSpec(module, &engine_spec, NULL));
     state->handle_type = add_type(module, PyType_FromModuleAndSpec(module, &handle_spec, NULL));
+    state->condition_type = add_type(module, PyType_FromModuleAndSpec(module, &condition_spec, NULL));
     state->sink_type = add_type(module, PyType_FromModuleAndSpec(module, &sink_spec, NULL));
     state->worker_type = add_type(module, PyType_FromModuleAndSpec(module, &worker_spec, NULL));
     state->future_type = add_type(module, make_future_type(module, state->base_future));
@@ -193,6 +194,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->engine_type);
     Py_VISIT(state->future_type);
     Py_VISIT(state->handle_type);
+    Py_VISIT(state->condition_type);
     Py_VISIT(state->sink_type);
     Py_VISIT(state->worker_type);
     Py_VISIT(state->base_future);
@@ -213,6 +215,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->engine_type);
     Py_CLEAR(state->future_type);
     Py_CLEAR(state->handle_type);
+    Py_CLEAR(state->condition_type);
     Py_CLEAR(state->sink_type);
     Py_CLEAR(state->worker_type);
     Py_CLEAR(state->base_future);

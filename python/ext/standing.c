@@ -2,7 +2,7 @@
  * Where a future stands, and the privates that the base class and libraries look at.
  *
  * Its state follows the task while it is FOLLOWS. Where a condition exists, the state changes only when somebody
- * acquires it (future_tell, FutureCondition), because wait() counts states twice under it; done() and result() look at
+ * acquires it (announce, condition.c), because wait() counts states twice under it; done() and result() look at
  * the task itself and need not wait for that.
  */
 #include "future.h"
@@ -103,7 +103,7 @@ static PyObject *get_condition(PyObject *self, void *Py_UNUSED(closure))
 {
     struct future *f = fields(self);
     if (f->condition == NULL) {
-        PyObject *condition = call_support(state_of(self), "FutureCondition", "(O)", self);
+        PyObject *condition = condition_new(state_of(self), self);
         if (condition == NULL) {
             return NULL;
         }

@@ -3,13 +3,6 @@
 
 #include <errno.h>
 
-static int call_method(PyObject *object, const char *name)
-{
-    PyObject *done = PyObject_CallMethod(object, name, NULL);
-    Py_XDECREF(done);
-    return done != NULL ? 0 : -1;
-}
-
 static const char *news_for_waiters(PyObject *self)
 {
     struct weirpool_completion end;
@@ -33,7 +26,7 @@ static void notify(PyObject *self)
         Py_XDECREF(done);
         Py_DECREF(waiter);
     }
-    if (call_method(f->condition, "notify_all") < 0) {
+    if (condition_notify_all(f->condition) < 0) {
         PyErr_WriteUnraisable(self);
     }
 }
@@ -43,6 +36,13 @@ void resolve_and_notify(PyObject *self)
     if (fields(self)->state == FOLLOWS) {
         resolve(self);
         notify(self);
+    }
+}
+
+void future_catch_up(PyObject *self)
+{
+    if (is_taken(self)) {
+        resolve_and_notify(self);
     }
 }
 
@@ -105,15 +105,13 @@ static void announce(PyObject *self)
     if (f->state != FOLLOWS) {
         return; /* it was looked at after the task was taken: nobody was waiting */
     }
-    if (f->condition == NULL || call_method(f->condition, "acquire") < 0) {
+    if (f->condition == NULL || condition_acquire(f->condition) < 0) {
         raise_again_later();
         resolve(self);
         return;
     }
     resolve_and_notify(self);
-    if (call_method(f->condition, "release") < 0) {
-        PyErr_WriteUnraisable(self);
-    }
+    condition_release(f->condition);
 }
 
 void future_tell(Engine *engine, weirpool_task *task)
@@ -142,7 +140,7 @@ int withdraw(PyObject *self)
 {
     struct future *f = fields(self);
     PyObject *condition = Py_XNewRef(f->condition);
-    if (condition != NULL && call_method(condition, "acquire") < 0) {
+    if (condition != NULL && condition_acquire(condition) < 0) {
         Py_DECREF(condition);
         return 1;
     }
@@ -153,8 +151,8 @@ int withdraw(PyObject *self)
             notify(self);
         }
     }
-    if (condition != NULL && call_method(condition, "release") < 0) {
-        PyErr_WriteUnraisable(self);
+    if (condition != NULL) {
+        condition_release(condition);
     }
     Py_XDECREF(condition);
     return rc;

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 import threading
-import weakref
 from concurrent.futures import _base, process
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any
@@ -73,31 +72,6 @@ def log_callback_error(future: cf.Future[object], error: BaseException) -> None:
     _base.LOGGER.error("exception calling callback for %r", future, exc_info=error)
 
 
-class FutureCondition(threading.Condition):
-    """The condition of one future.
-
-    Whoever acquires it finds the future's end announced, if its task has one: the collector, which announces it
-    otherwise, may be in a callback that looks at this very future. While it is held the state does not change, which
-    wait() and as_completed() rely on.
-    """
-
-    def __init__(self, future: Any) -> None:
-        super().__init__()
-        self._future = weakref.ref(future)
-        del self.acquire  # the lock's own, set by the base class
-
-    def acquire(self, *args: Any, **kwargs: Any) -> bool:
-        """As the lock's."""
-        nested = self._is_owned()  # type: ignore[attr-defined]
-        acquired: bool = self._lock.acquire(*args, **kwargs)  # type: ignore[attr-defined]
-        if acquired and not nested:
-            self._catch_up()
-        return acquired
-
-    def __enter__(self) -> bool:
-        return self.acquire()
-
-    def _catch_up(self) -> None:
-        future = self._future()
-        if future is not None:
-            future._catch_up()
+def make_condition(lock: Any) -> threading.Condition:
+    """For who waits on the condition of a future."""
+    return threading.Condition(lock)

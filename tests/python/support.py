@@ -200,10 +200,10 @@ class Threads:
         self.results: list[Any] = []
         self.errors: list[BaseException] = []
 
-    def start(self, run: Callable[..., Any], *args: Any) -> threading.Thread:
+    def start(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> threading.Thread:
         def body() -> None:
             try:
-                self.results.append(run(*args))
+                self.results.append(run(*args, **kwargs))
             except BaseException as error:
                 self.errors.append(error)
 

@@ -6,6 +6,7 @@ import inspect
 import logging
 import pickle
 import re
+import threading
 import types
 import weakref
 from collections.abc import Callable, Iterator
@@ -360,17 +361,11 @@ def in_its_result(future: Any) -> None:
     future.back = future
 
 
-def in_its_condition(future: Any) -> None:
-    future._condition.future = future
-
-
 def in_its_waiters(future: Any) -> None:
     future._waiters.append(future)
 
 
-@pytest.mark.parametrize(
-    "tie", [in_itself, in_a_callback, in_its_callbacks, in_its_result, in_its_condition, in_its_waiters]
-)
+@pytest.mark.parametrize("tie", [in_itself, in_a_callback, in_its_callbacks, in_its_result, in_its_waiters])
 def test_a_cycle_is_garbage(make: Maker, tie: Callable[[Any], None]) -> None:
     future = make.returned(tasks.Box())
     tie(future)
@@ -408,3 +403,61 @@ def test_a_cycle_of_a_cancelled_future_is_garbage(make: Maker) -> None:
     alive = weakref.ref(future)
     del future
     wait_until(lambda: gc.collect() >= 0 and alive() is None, "the future is collected")
+
+
+# ---- The condition, which the standard functions and some libraries use themselves ------------------
+
+
+def test_the_condition_has_the_methods_of_the_standard_one(ours: Maker) -> None:
+    standard = {name for name in dir(threading.Condition) if not name.startswith("_")}
+    assert standard - {"notifyAll"} <= set(dir(ours.pending()._condition))  # that one is deprecated since 3.10
+
+
+def test_the_condition_is_a_lock_that_may_be_taken_twice(make: Maker, threads: Threads) -> None:
+    condition = make.pending()._condition
+    with condition:
+        with condition:
+            threads.start(condition.acquire, False)
+            threads.start(condition.acquire, True, 0.01)
+            assert threads.join() == [False, False]
+        threads.start(condition.acquire, blocking=False)
+        assert threads.join()[-1] is False
+    assert condition.acquire(timeout=1) is True
+    condition.release()
+    with pytest.raises(RuntimeError):
+        condition.release()
+
+
+@pytest.mark.parametrize("method", ["wait", "notify", "notify_all"])
+def test_the_condition_must_be_held(make: Maker, method: str) -> None:
+    with pytest.raises(RuntimeError, match="un-acquired lock"):
+        getattr(make.pending()._condition, method)()
+
+
+def test_who_waits_on_the_condition_is_told_of_the_end(make: Maker, threads: Threads) -> None:
+    future = make.pending()
+
+    def wait() -> bool:
+        with future._condition:
+            return bool(future._condition.wait_for(future.done, 60))
+
+    for _ in range(3):
+        threads.start(wait)
+    with future._condition:
+        assert future._condition.wait(timeout=0.01) is False
+    future.set_result(1)
+    assert threads.join() == [True] * 3
+
+
+def test_waiting_gives_a_lock_that_was_taken_twice_up(make: Maker, threads: Threads) -> None:
+    future = make.pending()
+
+    def end() -> None:
+        with future._condition:
+            future._condition.notify()
+
+    with future._condition, future._condition:
+        threads.start(end)
+        assert future._condition.wait(60)
+        assert future._condition._is_owned()
+    threads.join()
