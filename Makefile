@@ -40,7 +40,8 @@ help:
 	@echo 'make conformance'
 	@echo '                the tests that CPython has for its ProcessPoolExecutor and Future, against weirpool'
 	@echo 'make test-all   make test with each of PYTHONS (python3.11 to python3.14, where they are on PATH)'
-	@echo 'make bench      tasks per second and round trips against the standard pool'
+	@echo 'make bench      rates, round trips, memory, starting: beside eight other pools, half an hour (WORKLOAD=noop, SCALE=0.1,'
+	@echo '                ROUNDS=3; PUBLISH=yes writes docs/performance.md)'
 	@echo 'make soak       the tests of races, each SOAK=200 times'
 	@echo 'make leak       a million tasks of every kind; fails if the parent or a worker grows'
 	@echo 'make lint       ruff, mypy, clang-format, and make typing (make format: apply ruff and clang-format)'
@@ -84,8 +85,13 @@ $(PACKAGE): $(PACKAGE_SOURCES) $(VENV)/.has-build
 demo: $(PACKAGE) $(VENV)/.has-demo
 	@$(BIN)/python -m weirpool demo --compare
 
-bench: $(PACKAGE)
-	@$(BIN)/python bench/bench.py
+# WORKLOAD="noop map": only these (core: the engine alone). SCALE=0.1: a tenth of the items and of the time.
+ROUNDS ?= 3
+SCALE ?= 1
+bench: $(PACKAGE) $(VENV)/.has-bench build/release/build.ninja
+	@$(WITH_VENV) ninja -C build/release --quiet bench/core
+	@$(BIN)/python -m bench --core build/release/bench/core --rounds $(ROUNDS) --scale $(SCALE) \
+		$(addprefix --workload ,$(WORKLOAD)) $(if $(PUBLISH),--publish)
 
 # ---- Tests ---------------------------------------------------------------------------------------------------------
 
@@ -117,6 +123,11 @@ $(MESON_OF):
 build/plain/build.ninja: $(TEST_LAYOUT) $(VENV)/.has-build $(MESON_OF)
 	@mkdir -p build
 	$(call configure,build/plain,--prefix=$(CURDIR)/build/prefix --libdir=lib)
+
+# As users build it, for measuring.
+build/release/build.ninja: $(MESON_FILES) bench/meson.build $(VENV)/.has-build
+	@mkdir -p build
+	$(call configure,build/release,-Dbench=true -Dtests=false -Dbuildtype=release)
 
 build/sanitize/build.ninja: $(TEST_LAYOUT) $(VENV)/.has-build $(MESON_OF)
 	@mkdir -p build
