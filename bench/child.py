@@ -23,6 +23,7 @@ def main(job_text: str, result: str) -> None:
     part = Path(f"{result}.part")
     part.write_text(json.dumps(dataclasses.asdict(outcome)))
     os.replace(part, result)
+    os._exit(0)  # the pools that were to be closed are; another would first finish its work
 
 
 if __name__ == "__main__":  # workers that are spawned import this module, too

@@ -159,7 +159,7 @@ class PebblePool(Pool):
     def __init__(self, setting: Setting) -> None:
         import pebble
 
-        self._pool = pebble.ProcessPool(setting.workers, context=setting.context)
+        self._pool: Any = pebble.ProcessPool(setting.workers, context=setting.context)
         self.result = operator.methodcaller("result")
 
     def submit(self, fn: Callable[..., Any], /, *args: Any) -> Any:
@@ -224,11 +224,9 @@ class MpirePool(ApplyPool):
     """
 
     def __init__(self, setting: Setting) -> None:
-        import mpire
+        from mpire.pool import WorkerPool
 
-        self._open = functools.partial(
-            mpire.WorkerPool, n_jobs=setting.workers, start_method=setting.method, keep_alive=True
-        )
+        self._open = functools.partial(WorkerPool, n_jobs=setting.workers, start_method=setting.method, keep_alive=True)
         self._pool = self._open()
         self._maps: Any = None
         self._lock = threading.Lock()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.measure import Taken
 from bench.report import Report
 
 if TYPE_CHECKING:
@@ -82,9 +83,10 @@ Series = list[list[float]]
 
 
 def plot(axes: Axes, report: Report, workload: str, choose: Callable[[list[Series]], Series]) -> None:
-    for (of, contender), taken in report.results.items():
+    for contender in report.plan.contenders:
+        taken = report.results.get((workload, contender), Taken())
         series = [outcome.series for outcome in taken.outcomes if outcome.series]
-        if of == workload and series:
+        if series:
             x, y = zip(*choose(series), strict=True)
             mine = contender == "weirpool"
             axes.plot(
