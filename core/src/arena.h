@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-#define WP_WARM_BYTES (UINT64_C(64) << 20)
+#define WP_WARM_BYTES (UINT64_C(128) << 20)
 #define WP_SIZE_CLASSES 48
 
 struct wp_extent;

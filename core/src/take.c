@@ -167,6 +167,9 @@ static bool receive_head(struct weirpool *pool, uint32_t worker, size_t *availab
     task->streaming = true;
     task->result_size = head.size;
     task->result = malloc(head.size); /* NULL: the body is discarded, and this task alone fails */
+    if (task->result != NULL) {
+        wp_os_use_large_pages(task->result, head.size);
+    }
     member->receiving = task;
     return true;
 }

@@ -178,6 +178,23 @@ static int view_chunks(struct encoded *encoded)
     return 0;
 }
 
+int encode_raw(PyObject *bytes, size_t limit, struct encoded *encoded)
+{
+    if ((size_t)PyBytes_GET_SIZE(bytes) > limit) {
+        encoded_clear(encoded);
+        return 1;
+    }
+    encoded->chunks = PyList_New(1);
+    if (encoded->chunks != NULL) {
+        PyList_SET_ITEM(encoded->chunks, 0, Py_NewRef(bytes));
+    }
+    if (encoded->chunks == NULL || view_chunks(encoded) < 0) {
+        encoded_clear(encoded);
+        return -1;
+    }
+    return 0;
+}
+
 static int dump(struct state *state, PyObject *pair, PyObject *object, size_t limit, struct encoded *encoded)
 {
     Sink *sink = (Sink *)PyTuple_GET_ITEM(pair, 1);

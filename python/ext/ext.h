@@ -102,6 +102,7 @@ void encoded_end(struct encoded *encoded, const unsigned char *end);
 
 /* Pickles into it, behind a prefix that it may have. -1: exception set. 1: more than `limit` bytes. Both leave it empty. */
 int encode(struct state *state, const struct codec *codec, PyObject *object, size_t limit, struct encoded *encoded);
+int encode_raw(PyObject *bytes, size_t limit, struct encoded *encoded); /* a bytes object without pickle */
 void encoded_clear(struct encoded *encoded);
 
 /* Unpickles. The object does not refer to the bytes. */

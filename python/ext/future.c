@@ -63,6 +63,7 @@ PyObject *future_new(struct state *state, Engine *engine)
     handle->task = NULL;
     fields(self)->handle = (PyObject *)handle;
     fields(self)->state = FOLLOWS;
+    PyObject_GC_UnTrack(self); /* see future_track() */
     return self;
 }
 
@@ -321,6 +322,7 @@ static PyType_Slot future_slots[] = {
     {Py_tp_getset, future_getset},
     {Py_tp_members, future_members},
     {Py_tp_init, future_init},
+    {Py_tp_setattro, future_setattr},
     {Py_tp_doc, "Future()\n--\n\nThe result of a call that a worker process executes: a concurrent.futures.Future.\n\n"
                 "One that is made by hand has no call, and is ended by hand: see concurrent.futures.Future."},
     {0, NULL},

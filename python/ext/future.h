@@ -61,6 +61,13 @@ PyObject *future_callbacks(PyObject *self, void *closure);
 
 extern PyGetSetDef future_getset[];
 
+/*
+ * From now on it may be part of a cycle. A future that nobody has looked into cannot be, and most are never: the garbage
+ * collector need not go through a million of them.
+ */
+void future_track(PyObject *self);
+int future_setattr(PyObject *self, PyObject *name, PyObject *value);
+
 /* Has its task been taken, whoever has been told? */
 int is_taken(PyObject *self);
 

@@ -2,8 +2,8 @@
  * What travels between the parent and a worker.
  *
  * A task: the pickle of (fn, args, kwargs); or, where the function is a known one, a byte with the size of its pickle,
- * that pickle, and either a plain tuple of arguments or the pickle of (args, kwargs). A result: a plain value or a pickle.
- * With a pickler of the user's own it is what that wrote, and nothing else.
+ * that pickle, and a plain tuple of arguments, or one bytes argument, or the pickle of (args, kwargs). A result: a plain
+ * value, or bytes, or a pickle. With a pickler of the user's own it is what that wrote, and nothing else.
  */
 #include "functions.h"
 #include "plain.h"
@@ -46,6 +46,26 @@ static int pickle_call(struct state *state, const struct codec *codec, PyObject 
     return rc;
 }
 
+/* A call with nothing but one large bytes object. */
+static PyObject *only_bytes(const struct call *call)
+{
+    PyObject *only = PyTuple_GET_SIZE(call->args) == 1 ? PyTuple_GET_ITEM(call->args, 0) : NULL;
+    return only != NULL && PyBytes_CheckExact(only) && PyDict_GET_SIZE(call->kwargs) == 0 ? only : NULL;
+}
+
+/* What follows the function, which ends at `at`. */
+static int encode_arguments(struct state *state, const struct codec *codec, const struct call *call, unsigned char *at,
+                            size_t limit, struct encoded *encoded)
+{
+    PyObject *raw = only_bytes(call);
+    if (raw != NULL) {
+        *at++ = PLAIN_RAW;
+    }
+    encoded->prefix = (size_t)(at - encoded->bytes);
+    limit -= encoded->prefix;
+    return raw != NULL ? encode_raw(raw, limit, encoded) : pickle_call(state, codec, NULL, call, limit, encoded);
+}
+
 static int encode_known(struct state *state, const struct codec *codec, const struct known_function *function,
                         const struct call *call, size_t limit, struct encoded *encoded)
 {
@@ -57,12 +77,11 @@ static int encode_known(struct state *state, const struct codec *codec, const st
     if (PyDict_GET_SIZE(call->kwargs) == 0) {
         end = plain_write(call->args, at, encoded->bytes + WEIRPOOL_INLINE_PAYLOAD);
     }
-    if (end != NULL) {
-        encoded_end(encoded, end);
-        return 0;
+    if (end == NULL) {
+        return encode_arguments(state, codec, call, at, limit, encoded);
     }
-    encoded->prefix = (size_t)(at - encoded->bytes);
-    return pickle_call(state, codec, NULL, call, limit - encoded->prefix, encoded);
+    encoded_end(encoded, end);
+    return 0;
 }
 
 int encode_call(Engine *engine, const struct call *call, size_t limit, struct encoded *encoded)
@@ -122,6 +141,14 @@ static int unpack(PyObject *tuple, struct call *call)
     return parsed ? 0 : -1;
 }
 
+static PyObject *read_only_bytes(const unsigned char *at, const unsigned char *end)
+{
+    PyObject *raw = plain_read_raw(at, (size_t)(end - at));
+    PyObject *args = raw != NULL ? PyTuple_Pack(1, raw) : NULL;
+    Py_XDECREF(raw);
+    return args;
+}
+
 static int decode_known(struct state *state, const struct codec *codec, struct known_functions *known,
                         const unsigned char *data, size_t size, struct call *call)
 {
@@ -138,7 +165,7 @@ static int decode_known(struct state *state, const struct codec *codec, struct k
     if (!is_plain(at, (size_t)(end - at))) {
         return unpack(decode(state, codec, at, (size_t)(end - at)), call);
     }
-    call->args = plain_read(&at, end);
+    call->args = *at == PLAIN_RAW ? read_only_bytes(at + 1, end) : plain_read(&at, end);
     return call->args != NULL && is_tuple(call->args) ? 0 : -1;
 }
 
@@ -178,12 +205,20 @@ int encode_result(struct state *state, const struct codec *codec, PyObject *resu
         encoded_end(encoded, end);
         return 0;
     }
+    if (codec->dumps == NULL && PyBytes_CheckExact(result)) {
+        *begin = PLAIN_RAW;
+        encoded->prefix = 1;
+        return encode_raw(result, SIZE_MAX, encoded);
+    }
     return encode(state, codec, result, SIZE_MAX, encoded);
 }
 
 PyObject *decode_result(struct state *state, const struct codec *codec, const void *data, size_t size)
 {
     const unsigned char *at = data;
+    if (codec->loads == NULL && size > 0 && *at == PLAIN_RAW) {
+        return plain_read_raw(at + 1, size - 1);
+    }
     if (codec->loads == NULL && size <= WEIRPOOL_INLINE_RESULT && is_plain(data, size)) {
         return plain_read(&at, at + size);
     }

@@ -134,6 +134,9 @@ static void keep_outcome(PyObject *self, PyObject *result, PyObject *exception)
         f->decoded = 1;
         f->result = result;
         f->exception = exception;
+        if (exception != NULL || PyObject_IS_GC(result)) {
+            future_track(self);
+        }
     }
     if (f->decoded && f->decoding == 0) {
         weirpool_drop_result(task_of(self));

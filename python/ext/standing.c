@@ -88,6 +88,33 @@ static int set_state(PyObject *self, PyObject *name, void *Py_UNUSED(closure))
     return -1;
 }
 
+/* ---- garbage ---- */
+
+void future_track(PyObject *self)
+{
+    if (!PyObject_GC_IsTracked(self)) {
+        PyObject_GC_Track(self);
+    }
+}
+
+int future_setattr(PyObject *self, PyObject *name, PyObject *value)
+{
+    future_track(self);
+    return PyObject_GenericSetAttr(self, name, value);
+}
+
+static PyObject *get_dict(PyObject *self, void *context)
+{
+    future_track(self);
+    return PyObject_GenericGetDict(self, context);
+}
+
+static int set_dict(PyObject *self, PyObject *value, void *context)
+{
+    future_track(self);
+    return PyObject_GenericSetDict(self, value, context);
+}
+
 /* ---- what the base class finds when it looks ---- */
 
 /* Declares interest in the task's end. Where it came too late the future is resolved. */
@@ -112,14 +139,16 @@ static PyObject *get_condition(PyObject *self, void *Py_UNUSED(closure))
         } else {
             declare(self, WEIRPOOL_WATCHED);
             f->condition = condition;
+            future_track(self);
         }
     }
     return Py_NewRef(f->condition);
 }
 
 /* Making a list may run other code, which may have made it meanwhile. */
-static PyObject *get_list(PyObject **field, int *made)
+static PyObject *get_list(PyObject *self, PyObject **field, int *made)
 {
+    future_track(self);
     PyObject *list = *field == NULL ? PyList_New(0) : NULL;
     *made = list != NULL && *field == NULL;
     if (*made) {
@@ -132,13 +161,13 @@ static PyObject *get_list(PyObject **field, int *made)
 static PyObject *get_waiters(PyObject *self, void *Py_UNUSED(closure))
 {
     int made;
-    return get_list(&fields(self)->waiters, &made);
+    return get_list(self, &fields(self)->waiters, &made);
 }
 
 PyObject *future_callbacks(PyObject *self, void *Py_UNUSED(closure))
 {
     int made;
-    PyObject *list = get_list(&fields(self)->callbacks, &made);
+    PyObject *list = get_list(self, &fields(self)->callbacks, &made);
     if (made) {
         declare(self, WEIRPOOL_HOLDS);
     }
@@ -166,6 +195,7 @@ static PyObject *get_exception(PyObject *self, void *Py_UNUSED(closure))
 static int set_outcome(PyObject *self, PyObject **field, PyObject *value)
 {
     fields(self)->decoded = 1;
+    future_track(self);
     Py_XSETREF(*field, value == Py_None ? NULL : Py_XNewRef(value));
     return 0;
 }
@@ -187,5 +217,6 @@ PyGetSetDef future_getset[] = {
     {"_condition", get_condition, NULL, NULL, NULL},
     {"_waiters", get_waiters, NULL, NULL, NULL},
     {"_done_callbacks", future_callbacks, NULL, NULL, NULL},
+    {"__dict__", get_dict, set_dict, NULL, NULL},
     {NULL},
 };

@@ -129,6 +129,7 @@ void future_fail(PyObject *self, PyObject *exception)
 {
     struct future *f = fields(self);
     f->exception = Py_NewRef(exception);
+    future_track(self);
     f->decoded = 1;
     f->told = 1;
     f->state = FINISHED;

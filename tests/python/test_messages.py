@@ -3,7 +3,9 @@
 import collections
 import decimal
 import enum
+import gc
 import math
+import os
 import pickle
 import sys
 import types
@@ -78,6 +80,36 @@ def test_values_there_and_back(pool: Any, value: Any) -> None:
         assert same(pool.submit(tasks.echo, sent).result(PATIENCE), sent)
     assert same(pool.submit(tasks.everything, value, 1, key=value).result(PATIENCE), ((value, 1), {"key": value}))
     assert same(pool.submit(tasks.everything, value, value).result(PATIENCE), ((value, value), {}))
+
+
+@pytest.mark.parametrize("size", [64 * 1024 - 100, 64 * 1024, 64 * 1024 + 1, 5_000_000])
+def test_bytes_alone(pools: Pools, size: int) -> None:
+    """Also where they have to wait for room, and whatever is beside them."""
+    pool = pools.bounded(1, 1)
+    data = os.urandom(1000) * (size // 1000) + bytes(size % 1000)
+    futures: list[Any] = []
+    for args in ((data,), (data, 1), (data,), (bytearray(data),), (memoryview(data).tobytes(),)):
+        futures.append(pool.submit(tasks.everything, *args))
+        assert same(futures[-1].result(PATIENCE), (args, {}))
+    assert same(pool.submit(tasks.echo, data).result(PATIENCE), data)
+    assert same(pool.submit(tasks.echo, value=data).result(PATIENCE), data)
+
+
+def test_a_future_is_hidden_from_the_collector_until_somebody_looks(pool: Any) -> None:
+    future = pool.submit(tasks.echo, 5)
+    assert not gc.is_tracked(future)
+    assert future.result(PATIENCE) == 5 and not gc.is_tracked(future)
+    future.note = "mine"
+    assert gc.is_tracked(future)
+    for look in (vars, lambda f: f.add_done_callback(print), lambda f: f._condition, lambda f: f._waiters):
+        other = pool.submit(tasks.nap, 0.05)
+        look(other)
+        assert gc.is_tracked(other)
+        other.result(PATIENCE)
+    container = pool.submit(tasks.echo, [1])
+    assert container.result(PATIENCE) == [1] and gc.is_tracked(container)
+    failed = pool.submit(tasks.fail, ValueError())
+    assert failed.exception(PATIENCE) is not None and gc.is_tracked(failed)
 
 
 def test_not_a_number_keeps_its_bits(pool: Any) -> None:

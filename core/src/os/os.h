@@ -36,6 +36,9 @@ int wp_os_memory_punch(int fd, uint64_t offset, uint64_t size);
 int wp_os_map(int fd, uint64_t offset, uint64_t size, bool writable, void **address);
 void wp_os_unmap(void *address, uint64_t size);
 
+/* Private memory that is about to be filled: let large pages be used, where there is room for one. */
+void wp_os_use_large_pages(void *address, uint64_t size);
+
 /* Children of fork() will not have this mapping. */
 int wp_os_hide_from_children(void *address, uint64_t size);
 
