@@ -156,7 +156,7 @@ def cell(samples: list[float]) -> str:
 
 
 def core_table(report: Report) -> str:
-    rows = [[figure, cell(samples)] for figure, samples in report.core.items()]
+    rows = [[unit(figure), cell(samples)] for figure, samples in report.core.items()]
     return "The engine alone, in C, and what the machine can do at best:\n\n" + table(["what", ""], "lr", rows)
 
 

@@ -425,8 +425,9 @@ def run_idle(job: Job) -> Outcome:
         time.sleep(min(1.0, seconds))  # what follows the last result
         mine = family(os.getpid())
         before = cpu_seconds(mine)
+        cost_of_asking = cpu_seconds(mine) - before
         time.sleep(seconds)
-        used = cpu_seconds(mine) - before
+        used = cpu_seconds(mine) - before - 2 * cost_of_asking
         check(pool.result(pool.submit(tasks.echo, 1)) == 1)
     return Outcome({"% of a core": 100 * used / seconds})
 
@@ -465,7 +466,8 @@ def submit_behind_gate(pool: Pool, workers: int, count: int) -> float:
 
 
 FLAT_COUNTS = [1_000, 10_000, 100_000, 1_000_000]
-FLAT_SECONDS = 2.0  # for one count; what would take a pool thrice as long is left out
+FLAT_SECONDS = 2.0  # for one count; small ones are repeated
+FLAT_LIMIT = 15.0  # a count that would take a pool longer than this is left out
 
 
 def run_flat(job: Job) -> Outcome:
@@ -474,7 +476,7 @@ def run_flat(job: Job) -> Outcome:
         submit_behind_gate(pool, 2, job.count(1_000, 20))
         for full in FLAT_COUNTS:
             count = job.count(full, 20)
-            if series and series[-1][1] * count / 1e6 > 3 * FLAT_SECONDS:
+            if series and series[-1][1] * count / 1e6 > FLAT_LIMIT:
                 break
             series.append([count, micros_of_a_task(pool, count)])
     spread = max(micros for _, micros in series) / min(micros for _, micros in series)
