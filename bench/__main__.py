@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -69,22 +70,26 @@ def write(found: report.Report, publish: bool) -> str:
     return text
 
 
-def main() -> None:
+def main() -> int:
     given = make_parser().parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also then what was started has to be ended
     plan = make_plan(given)
     plan.output.mkdir(parents=True, exist_ok=True)
     about = {**machine.describe(), "load before": machine.load()}
     results: Results = {}
     core: dict[str, list[float]] = {}
+    complete = False
     try:
         if given.core and CORE in (given.workload or [CORE]):
             core = measure_core(given.core.resolve(), plan.rounds, plan.scale)
         measure(plan, results, tell)
+        complete = True
     except KeyboardInterrupt:
         tell("interrupted: here is what there is")
     about["load after"] = machine.load()
-    print(write(report.Report(plan, results, about, core), given.publish))
+    print(write(report.Report(plan, results, about, core), given.publish and complete))
+    return 0 if complete else 130
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
