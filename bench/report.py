@@ -99,7 +99,7 @@ def header(report: Report) -> str:
     return (
         f"{machine['date']}: {machine['cores']} cores of {machine['cpu']}, {machine['memory']}, Linux "
         f"{machine['kernel']}, {machine['python']}; {versions}. Load average {machine['load before']} at the beginning "
-        f"and {machine['load after']} at the end. {plan.rounds} rounds, scale {plan.scale:g}, seeds from {plan.seed} on."
+        f"and {machine['load after']} at the end. {plan.rounds} rounds, scale {plan.scale:g}, seed {plan.seed} and on."
     )
 
 
