@@ -104,13 +104,14 @@ struct wait {
     const struct weirpool *pool;
     _Atomic uint32_t *word; /* what the helper waits for */
     uint32_t seen; /* of the bell, before the helper looked last */
+    bool takes; /* results; of a pool that has broken they stay */
 };
 
 static bool has_news(const void *what)
 {
     const struct wait *wait = what;
     return wp_load_seq_cst(&wait->pool->segment.header->helper_bell) != wait->seen ||
-           wp_is_settled(wp_load_acquire(wait->word)) || wp_has_results(wait->pool);
+           wp_is_settled(wp_load_acquire(wait->word)) || (wait->takes && wp_has_results(wait->pool));
 }
 
 static bool spin_as_helper(struct weirpool *pool, const struct wait *wait)
@@ -137,11 +138,13 @@ static int sleep_on_bell(struct weirpool *pool, uint32_t seen, int64_t deadline)
 }
 
 /* Lock held at entry and exit. 0: look again. */
-static int wait_as_helper(struct weirpool *pool, const struct wait *wait, int64_t deadline)
+static int wait_as_helper(struct weirpool *pool, struct wait *wait, int64_t deadline)
 {
+    wait->takes = pool->course != WP_BROKEN;
     if (spin_as_helper(pool, wait)) {
         return 0;
     }
+    wait->takes = pool->course != WP_BROKEN;
     pool->helper_asleep = true;
     wp_address(pool);
     int rc = has_news(wait) ? 0 : sleep_on_bell(pool, wait->seen, deadline); /* nobody rang while we were awake */

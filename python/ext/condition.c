@@ -8,6 +8,9 @@
  */
 #include "future.h"
 
+#include <stddef.h>
+#include <structmember.h>
+
 typedef struct {
     PyObject_HEAD
     PyObject *future; /* a weak reference */
@@ -15,6 +18,7 @@ typedef struct {
     PyThread_type_lock lock;
     unsigned long owner;
     unsigned depth; /* 0: nobody has it */
+    PyObject *weak_references;
 } Condition;
 
 PyObject *condition_new(struct state *state, PyObject *future)
@@ -26,6 +30,7 @@ PyObject *condition_new(struct state *state, PyObject *future)
     self->queue = NULL;
     self->owner = 0;
     self->depth = 0;
+    self->weak_references = NULL;
     self->lock = PyThread_allocate_lock();
     self->future = PyWeakref_NewRef(future, NULL);
     PyObject_GC_Track((PyObject *)self);
@@ -37,6 +42,13 @@ PyObject *condition_new(struct state *state, PyObject *future)
         return NULL;
     }
     return (PyObject *)self;
+}
+
+PyObject *condition_of(PyObject *future)
+{
+    PyObject *condition = fields(future)->condition;
+    int is_own = condition != NULL && Py_IS_TYPE(condition, state_of(future)->condition_type);
+    return is_own ? Py_NewRef(condition) : NULL;
 }
 
 static int condition_traverse(PyObject *self, visitproc visit, void *arg)
@@ -57,6 +69,7 @@ static void condition_dealloc(PyObject *self)
     Condition *condition = (Condition *)self;
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    PyObject_ClearWeakRefs(self);
     Py_CLEAR(condition->queue);
     Py_CLEAR(condition->future);
     if (condition->lock != NULL) {
@@ -94,6 +107,13 @@ static void catch_up(Condition *self)
     }
 }
 
+static void take_over(Condition *self, unsigned depth)
+{
+    self->owner = PyThread_get_thread_ident();
+    self->depth = depth;
+    catch_up(self);
+}
+
 /* 1: acquired. 0: not by the deadline. -1: exception set. */
 static int wait_for_lock(Condition *self, int64_t deadline)
 {
@@ -119,9 +139,7 @@ static int acquire(Condition *self, int64_t deadline)
     if (!is_owned(self)) {
         rc = wait_for_lock(self, deadline);
         if (rc == 1) {
-            self->owner = PyThread_get_thread_ident();
-            self->depth = 1;
-            catch_up(self);
+            take_over(self, 1);
         }
     } else {
         self->depth++;
@@ -167,6 +185,11 @@ static PyObject *method_acquire(PyObject *self, PyObject *args, PyObject *kwargs
     int blocking = 1;
     double timeout = -1;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|pd:acquire", names, &blocking, &timeout)) {
+        return NULL;
+    }
+    if (timeout != -1 && (!blocking || timeout < 0)) {
+        PyErr_SetString(PyExc_ValueError, blocking ? "timeout value must be a non-negative number"
+                                                   : "can't specify a timeout for a non-blocking call");
         return NULL;
     }
     int64_t deadline = WEIRPOOL_FOREVER;
@@ -216,13 +239,20 @@ static PyObject *method_release_save(PyObject *self, PyObject *Py_UNUSED(ignored
     return depth;
 }
 
+/* Ctrl-C does not keep it from being acquired: wait() returns with the lock, whatever happened. */
 static PyObject *method_acquire_restore(PyObject *self, PyObject *depth)
 {
+    Condition *condition = (Condition *)self;
     unsigned long value = PyLong_AsUnsignedLong(depth);
-    if (PyErr_Occurred() || condition_acquire(self) < 0) {
+    if (PyErr_Occurred()) {
         return NULL;
     }
-    ((Condition *)self)->depth = (unsigned)value;
+    if (PyThread_acquire_lock_timed(condition->lock, 0, 0) != PY_LOCK_ACQUIRED) {
+        Py_BEGIN_ALLOW_THREADS
+        PyThread_acquire_lock(condition->lock, WAIT_LOCK);
+        Py_END_ALLOW_THREADS
+    }
+    take_over(condition, value > 0 ? (unsigned)value : 1);
     Py_RETURN_NONE;
 }
 
@@ -308,11 +338,17 @@ static PyMethodDef condition_methods[] = {
     {NULL},
 };
 
+static PyMemberDef condition_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Condition, weak_references), READONLY, NULL},
+    {NULL},
+};
+
 static PyType_Slot condition_slots[] = {
     {Py_tp_dealloc, condition_dealloc},
     {Py_tp_traverse, condition_traverse},
     {Py_tp_clear, condition_clear},
     {Py_tp_methods, condition_methods},
+    {Py_tp_members, condition_members},
     {Py_tp_doc, "The condition of one future, as threading.Condition."},
     {0, NULL},
 };

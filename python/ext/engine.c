@@ -1,5 +1,5 @@
 /* The engine of one executor: a pool of the core, its collecting, its workers, its end. Submitting is submit.c's. */
-#include "functions.h"
+#include "ext.h"
 
 #include <errno.h>
 
@@ -65,7 +65,6 @@ static void engine_dealloc(PyObject *self)
     PyObject_GC_UnTrack(self);
     close_pool(engine);
     (void)engine_clear(self);
-    functions_clear(&engine->functions);
     Py_CLEAR(engine->cause);
     Py_CLEAR(engine->reason);
     type->tp_free(self);

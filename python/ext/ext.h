@@ -110,19 +110,18 @@ PyObject *decode(struct state *state, const struct codec *codec, const void *dat
 
 /* ---- functions.c ---- */
 
-#define KNOWN_FUNCTIONS 8
-#define KNOWN_FUNCTION_BYTES 120
+#define FUNCTION_NAMES 120 /* bytes; below 0x80, which is how a pickle starts */
+#define KNOWN_NAMES 8
 
-struct known_function {
-    PyObject *module, *name; /* sent: its names */
-    PyObject *globals;       /* sent: borrowed, for comparison */
-    PyObject *function;      /* received */
-    size_t size;             /* of its pickle */
-    unsigned char bytes[KNOWN_FUNCTION_BYTES];
+struct known_name {
+    PyObject *module, *name;
+    size_t size; /* 0: none */
+    unsigned char bytes[FUNCTION_NAMES];
 };
 
-struct known_functions {
-    struct known_function entry[KNOWN_FUNCTIONS];
+/* Names that tasks came with lately. */
+struct known_names {
+    struct known_name entry[KNOWN_NAMES];
     unsigned next; /* to be replaced */
 };
 
@@ -138,7 +137,7 @@ struct call {
 int encode_call(Engine *engine, const struct call *call, size_t limit, struct encoded *encoded);
 
 /* Fills in new references. -1: exception set. */
-int decode_call(struct state *state, const struct codec *codec, struct known_functions *known, const void *data,
+int decode_call(struct state *state, const struct codec *codec, struct known_names *known, const void *data,
                 size_t size, struct call *call);
 void call_clear(struct call *call);
 
@@ -154,7 +153,6 @@ struct engine {
     weirpool *pool; /* NULL once it is closed: then every task has ended */
     PyObject *crew; /* starts workers, and knows how they ended */
     struct codec codec;
-    struct known_functions functions;
     PyObject *cause;  /* why the pool broke, a text; with the next one NULL: a worker died */
     PyObject *reason; /* what the tasks' exceptions say; NULL: the usual text */
     uint64_t unsent;  /* tasks that could not be pickled */

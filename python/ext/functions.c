@@ -2,106 +2,110 @@
 
 #include <string.h>
 
-static int is_where_its_name_says(PyObject *function)
+/* What sys.modules has under these names: borrowed, or NULL (without an exception) if it is nothing simple. */
+static PyObject *look_up(PyObject *module_name, PyObject *name)
 {
-    PyFunctionObject *f = (PyFunctionObject *)function;
-    PyObject *found = PyDict_GetItemWithError(f->func_globals, f->func_qualname);
+    PyObject *module = PyDict_GetItemWithError(PyImport_GetModuleDict(), module_name);
+    PyObject *found = NULL;
+    if (module != NULL && PyModule_Check(module)) {
+        found = PyDict_GetItemWithError(PyModule_GetDict(module), name);
+    }
     if (found == NULL) {
-        PyErr_Clear();
+        PyErr_Clear(); /* a name that cannot be hashed: there is none, both are strings */
     }
-    return found == function;
-}
-
-/* Of the module that it names: a copy of a function may have other globals. */
-static int has_globals_of_its_module(PyObject *function)
-{
-    PyFunctionObject *f = (PyFunctionObject *)function;
-    PyObject *modules = PyImport_GetModuleDict();
-    PyObject *module = f->func_module != NULL ? PyDict_GetItemWithError(modules, f->func_module) : NULL;
-    if (module == NULL) {
-        PyErr_Clear();
-    }
-    return module != NULL && PyModule_Check(module) && PyModule_GetDict(module) == f->func_globals;
-}
-
-int functions_is_named(PyObject *function)
-{
-    return PyFunction_Check(function) && is_where_its_name_says(function) && has_globals_of_its_module(function);
-}
-
-static struct known_function *next_entry(struct known_functions *known)
-{
-    struct known_function *entry = &known->entry[known->next];
-    known->next = (known->next + 1) % KNOWN_FUNCTIONS;
-    Py_CLEAR(entry->function);
-    Py_CLEAR(entry->module);
-    Py_CLEAR(entry->name);
-    entry->size = 0;
-    return entry;
+    return found;
 }
 
 /* ---- the sender ---- */
 
-/* Its names are what the pickle says; the function itself is not kept alive, nor its globals, which are only compared. */
-const struct known_function *functions_find_sent(const struct known_functions *known, PyObject *function)
+static int is_short_ascii(PyObject *name)
+{
+    return name != NULL && PyUnicode_CheckExact(name) && PyUnicode_IS_COMPACT_ASCII(name) &&
+           PyUnicode_GET_LENGTH(name) <= FUNCTION_NAMES;
+}
+
+unsigned char *function_write(PyObject *function, unsigned char *out, const unsigned char *end)
 {
     if (!PyFunction_Check(function)) {
         return NULL;
     }
-    PyFunctionObject *f = (PyFunctionObject *)function;
-    for (int i = 0; i < KNOWN_FUNCTIONS; i++) {
-        const struct known_function *entry = &known->entry[i];
-        if (entry->name == f->func_qualname && entry->module == f->func_module && entry->globals == f->func_globals) {
-            return entry->name != NULL && is_where_its_name_says(function) ? entry : NULL;
-        }
-    }
-    return NULL;
-}
-
-const struct known_function *functions_learn_sent(struct known_functions *known, PyObject *function,
-                                                  const struct encoded *pickle)
-{
-    PyFunctionObject *f = (PyFunctionObject *)function;
-    if (pickle->size > KNOWN_FUNCTION_BYTES || !functions_is_named(function)) {
+    PyObject *module = ((PyFunctionObject *)function)->func_module,
+             *name = ((PyFunctionObject *)function)->func_qualname;
+    if (!is_short_ascii(module) || !is_short_ascii(name) || look_up(module, name) != function) {
         return NULL;
     }
-    struct known_function *entry = next_entry(known);
-    entry->module = Py_NewRef(f->func_module);
-    entry->name = Py_NewRef(f->func_qualname);
-    entry->globals = f->func_globals;
-    for (int i = 0; i < pickle->count; i++) {
-        memcpy(entry->bytes + entry->size, pickle->parts[i].iov_base, pickle->parts[i].iov_len);
-        entry->size += pickle->parts[i].iov_len;
+    size_t m = (size_t)PyUnicode_GET_LENGTH(module), n = (size_t)PyUnicode_GET_LENGTH(name);
+    if (m + 1 + n > FUNCTION_NAMES || (size_t)(end - out) < 2 + m + n) {
+        return NULL;
     }
-    return entry;
+    *out++ = (unsigned char)(m + 1 + n);
+    memcpy(out, PyUnicode_DATA(module), m);
+    out[m] = 0;
+    memcpy(out + m + 1, PyUnicode_DATA(name), n);
+    return out + m + 1 + n;
 }
 
 /* ---- the receiver ---- */
 
-PyObject *functions_find_received(const struct known_functions *known, const void *data, size_t size)
+static void forget(struct known_name *known)
 {
-    for (int i = 0; i < KNOWN_FUNCTIONS; i++) {
-        const struct known_function *entry = &known->entry[i];
+    Py_CLEAR(known->module);
+    Py_CLEAR(known->name);
+    known->size = 0;
+}
+
+void known_names_clear(struct known_names *known)
+{
+    for (int i = 0; i < KNOWN_NAMES; i++) {
+        forget(&known->entry[i]);
+    }
+}
+
+/* Keeps the strings, so that they are not made again for each task. NULL with an exception set. */
+static const struct known_name *learn(struct known_names *known, const char *data, size_t size)
+{
+    struct known_name *entry = &known->entry[known->next];
+    const char *zero = memchr(data, 0, size);
+    if (zero == NULL) {
+        PyErr_SetString(PyExc_EOFError, "a task of the pool's was cut short");
+        return NULL;
+    }
+    known->next = (known->next + 1) % KNOWN_NAMES;
+    forget(entry);
+    entry->module = PyUnicode_DecodeASCII(data, zero - data, NULL);
+    entry->name = PyUnicode_DecodeASCII(zero + 1, data + size - (zero + 1), NULL);
+    if (entry->module == NULL || entry->name == NULL) {
+        forget(entry);
+        return NULL;
+    }
+    memcpy(entry->bytes, data, size);
+    entry->size = size;
+    return entry;
+}
+
+static const struct known_name *find(struct known_names *known, const void *data, size_t size)
+{
+    for (int i = 0; i < KNOWN_NAMES; i++) {
+        const struct known_name *entry = &known->entry[i];
         if (entry->size == size && memcmp(entry->bytes, data, size) == 0) {
-            return is_where_its_name_says(entry->function) ? Py_NewRef(entry->function) : NULL;
+            return entry;
         }
     }
-    return NULL;
+    return learn(known, data, size);
 }
 
-void functions_learn_received(struct known_functions *known, PyObject *function, const void *data, size_t size)
+/* pickle imports the module, and says what is wrong if there is nothing of that name. */
+static PyObject *ask_pickle(struct state *state, const struct known_name *known)
 {
-    if (size > 0 && size <= KNOWN_FUNCTION_BYTES && functions_is_named(function)) {
-        struct known_function *entry = next_entry(known);
-        entry->function = Py_NewRef(function);
-        entry->size = size;
-        memcpy(entry->bytes, data, size);
-    }
+    return call_support(state, "load_global", "(OO)", known->module, known->name);
 }
 
-void functions_clear(struct known_functions *known)
+PyObject *function_read(struct state *state, struct known_names *known, const void *data, size_t size)
 {
-    for (int i = 0; i < KNOWN_FUNCTIONS; i++) {
-        (void)next_entry(known);
+    const struct known_name *entry = find(known, data, size);
+    if (entry == NULL) {
+        return NULL;
     }
+    PyObject *found = look_up(entry->module, entry->name);
+    return found != NULL ? Py_NewRef(found) : ask_pickle(state, entry);
 }

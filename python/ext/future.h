@@ -78,6 +78,9 @@ void resolve(PyObject *self);
 
 PyObject *condition_new(struct state *state, PyObject *future);
 
+/* The future's own, a new reference; NULL (without an exception) if there is none. */
+PyObject *condition_of(PyObject *future);
+
 /* With the future's end announced if there is one. -1: a signal handler raised, and it is not acquired. */
 int condition_acquire(PyObject *condition);
 void condition_release(PyObject *condition);

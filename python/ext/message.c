@@ -1,35 +1,16 @@
 /*
  * What travels between the parent and a worker.
  *
- * A task: the pickle of (fn, args, kwargs); or, where the function is a known one, a byte with the size of its pickle,
- * that pickle, and a plain tuple of arguments, or one bytes argument, or the pickle of (args, kwargs). A result: a plain
- * value, or bytes, or a pickle. With a pickler of the user's own it is what that wrote, and nothing else.
+ * A task: the pickle of (fn, args, kwargs); or, where the names of the function are enough, these, and a plain tuple of
+ * arguments, or one bytes argument, or the pickle of (args, kwargs). A result: a plain value, or bytes, or a pickle. With
+ * a pickler of the user's own it is what that wrote, and nothing else.
  */
 #include "functions.h"
 #include "plain.h"
 
 #include <string.h>
 
-static const struct codec no_pickler; /* of the user's own */
-
 /* ---- tasks, in the parent ---- */
-
-static const struct known_function *find_function(struct state *state, struct known_functions *known, PyObject *fn)
-{
-    const struct known_function *found = functions_find_sent(known, fn);
-    if (found != NULL || !functions_is_named(fn)) {
-        return found;
-    }
-    struct encoded pickle;
-    (void)encoded_begin(&pickle);
-    if (encode(state, &no_pickler, fn, KNOWN_FUNCTION_BYTES, &pickle) != 0) {
-        PyErr_Clear(); /* the whole call will say the same */
-        return NULL;
-    }
-    found = functions_learn_sent(known, fn, &pickle);
-    encoded_clear(&pickle);
-    return found;
-}
 
 static PyObject *pack(PyObject *first, PyObject *second, PyObject *third)
 {
@@ -66,13 +47,10 @@ static int encode_arguments(struct state *state, const struct codec *codec, cons
     return raw != NULL ? encode_raw(raw, limit, encoded) : pickle_call(state, codec, NULL, call, limit, encoded);
 }
 
-static int encode_known(struct state *state, const struct codec *codec, const struct known_function *function,
-                        const struct call *call, size_t limit, struct encoded *encoded)
+/* The function's names end at `at`. */
+static int encode_named(struct state *state, const struct codec *codec, const struct call *call, unsigned char *at,
+                        size_t limit, struct encoded *encoded)
 {
-    unsigned char *at = encoded_begin(encoded);
-    *at++ = (unsigned char)function->size;
-    memcpy(at, function->bytes, function->size);
-    at += function->size;
     unsigned char *end = NULL;
     if (PyDict_GET_SIZE(call->kwargs) == 0) {
         end = plain_write(call->args, at, encoded->bytes + WEIRPOOL_INLINE_PAYLOAD);
@@ -87,30 +65,15 @@ static int encode_known(struct state *state, const struct codec *codec, const st
 int encode_call(Engine *engine, const struct call *call, size_t limit, struct encoded *encoded)
 {
     struct state *state = state_of((PyObject *)engine);
-    const struct known_function *function = NULL;
-    if (engine->codec.dumps == NULL) {
-        function = find_function(state, &engine->functions, call->fn);
+    unsigned char *at = encoded_begin(encoded);
+    at = engine->codec.dumps == NULL ? function_write(call->fn, at, at + sizeof encoded->bytes) : NULL;
+    if (at != NULL) {
+        return encode_named(state, &engine->codec, call, at, limit, encoded);
     }
-    if (function != NULL) {
-        return encode_known(state, &engine->codec, function, call, limit, encoded);
-    }
-    (void)encoded_begin(encoded);
     return pickle_call(state, &engine->codec, call->fn, call, limit, encoded);
 }
 
 /* ---- tasks, in a worker ---- */
-
-static PyObject *decode_function(struct state *state, struct known_functions *known, const void *data, size_t size)
-{
-    PyObject *function = functions_find_received(known, data, size);
-    if (function == NULL) {
-        function = decode(state, &no_pickler, data, size);
-        if (function != NULL) {
-            functions_learn_received(known, function, data, size);
-        }
-    }
-    return function;
-}
 
 static int is_tuple(PyObject *object)
 {
@@ -149,16 +112,16 @@ static PyObject *read_only_bytes(const unsigned char *at, const unsigned char *e
     return args;
 }
 
-static int decode_known(struct state *state, const struct codec *codec, struct known_functions *known,
+static int decode_named(struct state *state, const struct codec *codec, struct known_names *known,
                         const unsigned char *data, size_t size, struct call *call)
 {
-    size_t function_size = data[0];
-    if (function_size >= size) {
+    size_t names = data[0];
+    if (names > FUNCTION_NAMES || 1 + names >= size) {
         PyErr_SetString(PyExc_EOFError, "a task of the pool's was cut short");
         return -1;
     }
-    call->fn = decode_function(state, known, data + 1, function_size);
-    const unsigned char *at = data + 1 + function_size, *end = data + size;
+    call->fn = function_read(state, known, data + 1, names);
+    const unsigned char *at = data + 1 + names, *end = data + size;
     if (call->fn == NULL) {
         return -1;
     }
@@ -169,13 +132,13 @@ static int decode_known(struct state *state, const struct codec *codec, struct k
     return call->args != NULL && is_tuple(call->args) ? 0 : -1;
 }
 
-int decode_call(struct state *state, const struct codec *codec, struct known_functions *known, const void *data,
+int decode_call(struct state *state, const struct codec *codec, struct known_names *known, const void *data,
                 size_t size, struct call *call)
 {
     int rc;
     *call = (struct call){NULL, NULL, NULL};
     if (codec->loads == NULL && is_plain(data, size)) {
-        rc = decode_known(state, codec, known, data, size, call);
+        rc = decode_named(state, codec, known, data, size, call);
     } else {
         rc = unpack(decode(state, codec, data, size), call);
     }

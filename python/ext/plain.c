@@ -1,6 +1,7 @@
 #include "plain.h"
 
 #include <limits.h>
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -41,6 +42,12 @@ static unsigned char *write_int(PyObject *object, unsigned char *out, const unsi
     return overflow == 0 ? write_raw(TAG_INT, &value, sizeof value, out, end) : NULL;
 }
 
+/* A tuple that has one equals itself and no other: pickle keeps it one where it is sent twice. */
+static int is_not_a_number(PyObject *object)
+{
+    return PyFloat_CheckExact(object) && isnan(PyFloat_AS_DOUBLE(object));
+}
+
 static unsigned char *write_tuple(PyObject *tuple, unsigned char *out, const unsigned char *end)
 {
     Py_ssize_t n = PyTuple_GET_SIZE(tuple);
@@ -50,7 +57,8 @@ static unsigned char *write_tuple(PyObject *tuple, unsigned char *out, const uns
     *out++ = TAG_TUPLE;
     *out++ = (unsigned char)n;
     for (Py_ssize_t i = 0; out != NULL && i < n; i++) {
-        out = plain_write(PyTuple_GET_ITEM(tuple, i), out, end);
+        PyObject *item = PyTuple_GET_ITEM(tuple, i);
+        out = is_not_a_number(item) ? NULL : plain_write(item, out, end);
     }
     return out;
 }

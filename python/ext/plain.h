@@ -1,6 +1,7 @@
 /*
- * Small values without pickle: None, bools, ints, floats, short strings and bytes, and tuples of these. They have no
- * identity to lose, and nobody can have registered a reducer that pickle would use for them.
+ * Small values without pickle: None, bools, ints, floats, short strings and bytes, and tuples of these. They are equal
+ * on the other side, of the same types, and nobody can have registered a reducer that pickle would use for them. That
+ * one of them is sent twice in a message, and was the same object, is forgotten.
  *
  * A value starts with a tag below 0x80, which is how every pickle starts.
  */

@@ -26,9 +26,11 @@ static void notify(PyObject *self)
         Py_XDECREF(done);
         Py_DECREF(waiter);
     }
-    if (condition_notify_all(f->condition) < 0) {
+    PyObject *condition = condition_of(self);
+    if (condition != NULL && condition_notify_all(condition) < 0) {
         PyErr_WriteUnraisable(self);
     }
+    Py_XDECREF(condition);
 }
 
 void resolve_and_notify(PyObject *self)
@@ -101,17 +103,17 @@ static void raise_again_later(void)
 /* Makes the end of the task the future's, seen by whoever waits on its condition. */
 static void announce(PyObject *self)
 {
-    struct future *f = fields(self);
-    if (f->state != FOLLOWS) {
+    if (fields(self)->state != FOLLOWS) {
         return; /* it was looked at after the task was taken: nobody was waiting */
     }
-    if (f->condition == NULL || condition_acquire(f->condition) < 0) {
+    PyObject *condition = condition_of(self);
+    if (condition != NULL && condition_acquire(condition) == 0) { /* which announces it */
+        condition_release(condition);
+    } else {
         raise_again_later();
         resolve(self);
-        return;
     }
-    resolve_and_notify(self);
-    condition_release(f->condition);
+    Py_XDECREF(condition);
 }
 
 void future_tell(Engine *engine, weirpool_task *task)
@@ -140,7 +142,7 @@ void future_fail(PyObject *self, PyObject *exception)
 int withdraw(PyObject *self)
 {
     struct future *f = fields(self);
-    PyObject *condition = Py_XNewRef(f->condition);
+    PyObject *condition = condition_of(self);
     if (condition != NULL && condition_acquire(condition) < 0) {
         Py_DECREF(condition);
         return 1;

@@ -4,11 +4,13 @@
 #include <errno.h>
 #include <unistd.h>
 
+#define LOOK_NS INT64_C(1000000000)
+
 typedef struct {
     PyObject_HEAD
     weirpool_worker *worker;
     struct codec codec;
-    struct known_functions functions;
+    struct known_names names;
 } Worker;
 
 static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -43,7 +45,7 @@ static void worker_dealloc(PyObject *self)
         weirpool_detach(((Worker *)self)->worker);
     }
     codec_clear(&((Worker *)self)->codec);
-    functions_clear(&((Worker *)self)->functions);
+    known_names_clear(&((Worker *)self)->names);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -67,7 +69,7 @@ static PyObject *call(PyObject *self, const struct weirpool_claimed *claimed, in
     Worker *worker = (Worker *)self;
     struct call call;
     *undecodable =
-        decode_call(state_of(self), &worker->codec, &worker->functions, claimed->payload, claimed->size, &call) < 0;
+        decode_call(state_of(self), &worker->codec, &worker->names, claimed->payload, claimed->size, &call) < 0;
     if (*undecodable) {
         return NULL;
     }
@@ -124,20 +126,19 @@ static int handle(PyObject *self, const struct weirpool_claimed *claimed)
 
 /* ---- the loop ---- */
 
+/* A signal may have come just before the wait: none goes unnoticed for longer than a look. 1: exception set. */
 static int claim(weirpool_worker *worker, struct weirpool_claimed *claimed)
 {
-    for (;;) {
-        int rc;
-        Py_BEGIN_ALLOW_THREADS
-        rc = weirpool_claim(worker, claimed, WEIRPOOL_FOREVER);
-        Py_END_ALLOW_THREADS
-        if (rc != -EINTR) {
-            return rc;
-        }
+    int rc = -EINTR;
+    while (rc == -EINTR || rc == -ETIMEDOUT) {
         if (PyErr_CheckSignals() < 0) {
             return 1;
         }
+        Py_BEGIN_ALLOW_THREADS
+        rc = weirpool_claim(worker, claimed, weirpool_deadline(LOOK_NS));
+        Py_END_ALLOW_THREADS
     }
+    return rc;
 }
 
 static PyObject *leave(PyObject *self, int rc)

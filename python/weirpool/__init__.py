@@ -9,10 +9,36 @@
 The classes drop in for those of ``concurrent.futures``.
 """
 
-from weirpool._errors import WorkerDied
-from weirpool._stats import Stats
-from weirpool.process import BoundedProcessPoolExecutor, ProcessPoolExecutor
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from weirpool._errors import WorkerDied
+    from weirpool._stats import Stats
+    from weirpool.process import BoundedProcessPoolExecutor, ProcessPoolExecutor
 
 __all__ = ["BoundedProcessPoolExecutor", "ProcessPoolExecutor", "Stats", "WorkerDied"]
 
 __version__ = "0.1.0"
+
+# Imported when they are asked for: each worker that is not forked imports this package, and needs none of them.
+_HOMES = {
+    "BoundedProcessPoolExecutor": "weirpool.process",
+    "ProcessPoolExecutor": "weirpool.process",
+    "Stats": "weirpool._stats",
+    "WorkerDied": "weirpool._errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(importlib.import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -11,13 +11,15 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from weirpool import _core, _map, _pickler, _support
 from weirpool._collector import Collector, is_exiting
 from weirpool._crew import Crew
 from weirpool._pickler import Pickler
-from weirpool._stats import Stats
+
+if TYPE_CHECKING:
+    from weirpool._stats import Stats
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -210,7 +212,9 @@ class ProcessPoolExecutor(cf.Executor):
         """
         self._refuse_forks()
         engine = self._engine or self._last_engine
-        return Stats() if engine is None else _read_stats(engine)
+        from weirpool._stats import Stats  # dataclasses take a while to import
+
+        return Stats() if engine is None else Stats(**engine.stats())
 
     def _report_broken(self, engine: _core.Engine) -> None:
         """The collector has seen the pool of this engine break."""
@@ -384,7 +388,3 @@ def _check_max_tasks(max_tasks: int | None, context: BaseContext) -> None:
             "max_tasks_per_child is incompatible with the 'fork' multiprocessing start method; "
             "supply a different mp_context."
         )
-
-
-def _read_stats(engine: _core.Engine) -> Stats:
-    return Stats(**engine.stats())

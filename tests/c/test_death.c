@@ -271,6 +271,68 @@ static void test_while_another_streams(void)
     tear_down();
 }
 
+/* ---- while another thread drains, and a third one waits ---- */
+
+static void *wait_for_ever(void *task)
+{
+    CHECK_OK(weirpool_wait(rig.pool, task, WEIRPOOL_FOREVER));
+    return NULL;
+}
+
+static void *break_it(void *nothing)
+{
+    wp_lock(rig.pool);
+    wp_break(rig.pool, WP_NO_WORKER); /* as one whose worker corrupted its slot: it waits for drainers */
+    wp_unlock(rig.pool);
+    return nothing;
+}
+
+static void set_draining(bool draining)
+{
+    wp_lock(rig.pool);
+    rig.pool->members[0].draining = draining;
+    wp_unlock(rig.pool);
+}
+
+static bool is_breaking(void)
+{
+    wp_lock(rig.pool);
+    bool breaking = rig.pool->course == WP_BROKEN;
+    wp_unlock(rig.pool);
+    return breaking;
+}
+
+/* A result that comes while the pool breaks is taken by nobody: the helper must not look for it without end. */
+static void test_helper_lets_a_drainer_finish(void)
+{
+    struct hand hand;
+    pthread_t helper, breaker;
+    weirpool_task *task;
+    struct iovec part = {.iov_base = "x", .iov_len = 1};
+    set_up_by_hand(2);
+    hand_open(&hand, rig.pool);
+    CHECK(weirpool_admit(rig.pool, WEIRPOOL_IN_BOUND, WEIRPOOL_NOW) >= 0);
+    CHECK_OK(weirpool_publish(rig.pool, &part, 1, NULL, 0, &task));
+    order(rig.pool, ANSWER, 1);
+    CHECK_OK(pthread_create(&helper, NULL, wait_for_ever, task));
+    AWAIT(wp_load_seq_cst(&rig.pool->segment.header->addressee) == WP_HELPER);
+    set_draining(true);
+    rig.pool->collecting = true; /* the collector is busy: the helper does not see to workers in its place */
+    CHECK_OK(pthread_create(&breaker, NULL, break_it, NULL));
+    AWAIT(is_breaking());
+    wp_fetch_or_seq_cst(&rig.pool->segment.done[0], 2);
+    wp_fetch_add_seq_cst(&rig.pool->segment.header->helper_bell, 1);
+    wp_os_futex_wake(&rig.pool->segment.header->helper_bell, 1, WP_SHARED);
+    nanosleep(&(struct timespec){.tv_nsec = 20000000},
+              NULL); /* for the helper to be there; more or less of it is sound */
+    set_draining(false);
+    pthread_join(breaker, NULL);
+    pthread_join(helper, NULL);
+    rig.pool->collecting = false;
+    hand_close(&hand);
+    tear_down();
+}
+
 /* ---- who waits ---- */
 
 struct producer {
@@ -744,6 +806,7 @@ int main(int argc, char **argv)
     RUN(test_between_done_and_its_bit);
     RUN_UNLESS_TSAN(test_while_streaming);
     RUN_UNLESS_TSAN(test_while_another_streams);
+    RUN(test_helper_lets_a_drainer_finish);
     RUN_UNLESS_TSAN(test_blocked_producers_all_wake);
     RUN_UNLESS_TSAN(test_blocked_producers_wake_by_themselves);
     RUN(test_waiters_wake);

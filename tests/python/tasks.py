@@ -7,8 +7,10 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 import time
+import types
 import uuid
 import zlib
 from collections.abc import Callable
@@ -90,6 +92,26 @@ def change() -> None:
 
     def changeable() -> str:
         return "changed"
+
+
+def changeable_too(value: Any) -> Any:
+    return value
+
+
+def call_changeable(name: str) -> None:
+    """From now on `changeable_too` means another function of this module."""
+    globals()["changeable_too"] = globals()[name]
+
+
+def remove_changeable() -> None:
+    del globals()["changeable"]
+
+
+def import_anew(name: str, body: str) -> None:
+    del sys.modules[name]
+    module = types.ModuleType(name)
+    exec(f"def version():\n    {body}\n", module.__dict__)
+    sys.modules[name] = module
 
 
 @dataclasses.dataclass

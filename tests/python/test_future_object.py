@@ -6,7 +6,9 @@ import inspect
 import logging
 import pickle
 import re
+import signal
 import threading
+import time
 import types
 import weakref
 from collections.abc import Callable, Iterator
@@ -447,6 +449,45 @@ def test_who_waits_on_the_condition_is_told_of_the_end(make: Maker, threads: Thr
         assert future._condition.wait(timeout=0.01) is False
     future.set_result(1)
     assert threads.join() == [True] * 3
+
+
+def test_ctrl_c_leaves_a_wait_with_the_lock(make: Maker, threads: Threads) -> None:
+    condition = make.pending()._condition
+    woken = threading.Event()
+
+    def interrupt() -> None:
+        with condition:
+            condition.notify()
+            woken.set()
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0.1)
+
+    with pytest.raises(KeyboardInterrupt), condition:
+        threads.start(interrupt)
+        condition.wait(60)
+        woken.wait(60)
+        time.sleep(1)
+    assert not condition._is_owned()
+    threads.join()
+
+
+@pytest.mark.parametrize(("blocking", "timeout"), [(False, 1.0), (True, -5.0)])
+def test_what_a_lock_refuses(make: Maker, blocking: bool, timeout: float) -> None:
+    with pytest.raises(ValueError):
+        make.pending()._condition.acquire(blocking, timeout)
+
+
+def test_a_condition_can_be_referred_to_weakly(make: Maker) -> None:
+    condition = make.pending()._condition
+    assert weakref.ref(condition)() is condition
+
+
+def test_nothing_breaks_when_the_condition_is_replaced(ours: Maker) -> None:
+    future = ours.pending()
+    with future._condition:
+        pass
+    future._own_condition = object()
+    assert future.cancel()
 
 
 def test_waiting_gives_a_lock_that_was_taken_twice_up(make: Maker, threads: Threads) -> None:

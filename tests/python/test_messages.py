@@ -4,12 +4,15 @@ import collections
 import decimal
 import enum
 import gc
+import importlib
 import math
+import operator
 import os
 import pickle
 import sys
 import types
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import pytest
@@ -169,6 +172,58 @@ def test_a_module_that_was_changed_in_the_worker(pools: Pools) -> None:
     assert pool.submit(tasks.changeable).result(PATIENCE) == "as it was"
     pool.submit(tasks.change).result(PATIENCE)
     assert pool.submit(tasks.changeable).result(PATIENCE) == "changed"
+
+
+def test_a_name_that_was_given_to_another_function_in_the_worker(pools: Pools) -> None:
+    """And back."""
+    pool = pools.unbounded(1)
+    for name, expected in (("square", 9), ("echo", 3), ("square", 9), ("echo", 3)):
+        pool.submit(tasks.call_changeable, name).result(PATIENCE)
+        assert pool.submit(tasks.changeable_too, 3).result(PATIENCE) == expected
+
+
+def test_a_module_that_was_imported_anew(pools: Pools, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "anew.py").write_text("import os\ndef version():\n    return os.environ.get('ANEW', 'old')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    anew = importlib.import_module("anew")
+    version = anew.version
+    pool = pools.unbounded(1)
+    assert pool.submit(version).result(PATIENCE) == "old"
+    pool.submit(tasks.import_anew, "anew", "return 'new'").result(PATIENCE)
+    assert pool.submit(version).result(PATIENCE) == "new"
+    monkeypatch.delitem(sys.modules, "anew")
+    importlib.import_module("anew")
+    with pytest.raises(pickle.PicklingError, match="not the same object"):
+        pool.submit(version).result(PATIENCE)
+
+
+def test_a_function_that_is_missing_in_the_worker(pools: Pools) -> None:
+    """Breaks the pool, and the worker says why, as in the standard library."""
+    pool = pools.unbounded(1)
+    pool.submit(tasks.remove_changeable).result(PATIENCE)
+    with pytest.raises(BrokenProcessPool):
+        pool.submit(tasks.changeable).result(PATIENCE)
+
+
+def test_a_tuple_that_equals_only_itself(pool: Any) -> None:
+    odd = (math.nan,)
+    assert pool.submit(operator.eq, odd, odd).result(PATIENCE) is True
+    left, right = pool.submit(tasks.echo, (odd, odd)).result(PATIENCE)
+    assert left == right
+
+
+@pytest.mark.parametrize("length", [50, 110, 118, 119, 120, 200])
+def test_functions_with_long_names(pools: Pools, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+    name = "f" * (length - len("tasks") - 1)
+
+    def fn(value: int) -> int:
+        return value + 1
+
+    fn.__module__, fn.__qualname__ = "tasks", name
+    monkeypatch.setattr(tasks, name, fn, raising=False)
+    pool = pools.unbounded(1, "fork")
+    assert pool.submit(fn, 1).result(PATIENCE) == 2
+    assert pool.submit(fn, value=1).result(PATIENCE) == 2
 
 
 def test_a_copy_with_other_globals_is_no_function_of_the_module(pools: Pools) -> None:
