@@ -226,6 +226,11 @@ static PyObject *method_is_owned(PyObject *self, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(is_owned((Condition *)self));
 }
 
+static PyObject *method_locked(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(((Condition *)self)->depth > 0);
+}
+
 /* What threading.Condition does with its lock around a wait. */
 static PyObject *method_release_save(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
@@ -332,6 +337,7 @@ static PyMethodDef condition_methods[] = {
     {"notify_all", method_notify_all, METH_VARARGS, DOC("notify_all($self)")},
     {"__enter__", method_enter, METH_NOARGS, DOC("__enter__($self, /)")},
     {"__exit__", method_exit, METH_VARARGS, DOC("__exit__($self, /, *args)")},
+    {"locked", method_locked, METH_NOARGS, DOC("locked($self, /)")},
     {"_is_owned", method_is_owned, METH_NOARGS, DOC("_is_owned($self, /)")},
     {"_release_save", method_release_save, METH_NOARGS, DOC("_release_save($self, /)")},
     {"_acquire_restore", method_acquire_restore, METH_O, DOC("_acquire_restore($self, depth, /)")},

@@ -411,7 +411,7 @@ def test_a_cycle_of_a_cancelled_future_is_garbage(make: Maker) -> None:
 
 
 def test_the_condition_has_the_methods_of_the_standard_one(ours: Maker) -> None:
-    standard = {name for name in dir(threading.Condition) if not name.startswith("_")}
+    standard = {name for name in dir(threading.Condition()) if not name.startswith("_")}
     assert standard - {"notifyAll"} <= set(dir(ours.pending()._condition))  # that one is deprecated since 3.10
 
 
