@@ -165,6 +165,13 @@ class Crew:
         with self._lock:  # one that is being started is waited for
             return list(self.processes.values())
 
+    def listed(self) -> dict[int, BaseProcess]:
+        """``processes``, with every worker whose results may have come."""
+        if os.getpid() == self._owner:
+            with self._lock:
+                pass
+        return self.processes
+
     def signal(self, operation: Literal["terminate", "kill"]) -> int:
         """Send every worker that lives a signal, and wait for none. Returns how many there are or were."""
         processes = self._all()

@@ -86,7 +86,7 @@ class ProcessPoolExecutor(cf.Executor):
         self._crew: Crew | None = None
         # Names of the standard class's, which programs and tests read.
         self._executor_manager_thread: Collector | None = None
-        self._processes: Any = {}
+        self._listed: Any = {}
         self._call_queue: _CallQueue | None = _CallQueue()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> cf.Future[T]:
@@ -160,7 +160,7 @@ class ProcessPoolExecutor(cf.Executor):
             self._shutdown_thread = True
             engine, collector = self._engine, self._executor_manager_thread
             if engine is None:
-                self._processes = None
+                self._listed = None
                 self._call_queue = None
             else:
                 engine.shutdown()  # first: else cancelling would make room for producers that wait
@@ -186,6 +186,12 @@ class ProcessPoolExecutor(cf.Executor):
             RuntimeError: In a forked child.
         """
         self._force_shutdown(operation="kill")
+
+    @property
+    def _processes(self) -> Any:
+        """The workers by their pids, as of the standard class. One that is being started is waited for."""
+        crew = self._crew
+        return self._listed if crew is None else crew.listed()
 
     def _force_shutdown(self, operation: Literal["terminate", "kill"]) -> None:
         if operation not in ("terminate", "kill"):
@@ -231,7 +237,7 @@ class ProcessPoolExecutor(cf.Executor):
             self._executor_manager_thread = None
             self._crew = None
             if self._shutdown_thread:
-                self._processes = None
+                self._listed = None
                 self._call_queue = None
 
     def _refuse_forks(self) -> None:
@@ -271,7 +277,7 @@ class ProcessPoolExecutor(cf.Executor):
         if self._engine is not None:  # a signal handler has submitted meanwhile: one is enough
             engine.shutdown()
             return
-        self._processes = crew.processes
+        self._listed = crew.processes
         self._executor_manager_thread = collector
         self._crew = crew
         self._engine = engine

@@ -251,10 +251,11 @@ def test_the_reason_does_not_wait_for_a_worker_that_is_being_started(pools: Pool
     pool = pools.keep(weirpool.ProcessPoolExecutor(2, context))
     killed = pool.submit(tasks.nap, PATIENCE)
     wait_until(killed.running, "it runs")
+    (pid,) = worker_pids(pool)
     context.hold.clear()
     threads.start(pool.submit, tasks.nothing)
     wait_until(lambda: context.waiting, "the second worker is being started")
-    os.kill(worker_pids(pool)[0], signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
     assert isinstance(killed.exception(PATIENCE), BrokenProcessPool)
     context.hold.set()
     threads.join()
@@ -392,6 +393,34 @@ def test_a_collected_executor_replaces_nobody(pools: Pools, gate: Gate) -> None:
     for future in futures[1:]:
         with pytest.raises(BrokenProcessPool, match="garbage collected"):
             future.result(PATIENCE)
+
+
+def test_who_has_answered_is_listed(pools: Pools, threads: Threads) -> None:
+    """However long it takes the parent to note whom it has started."""
+    pool = pools.keep(weirpool.ProcessPoolExecutor(1, Noting(), max_tasks_per_child=1))
+    for _ in range(3):
+        pid = pool.submit(tasks.pid).result(PATIENCE)
+        assert pid in pool._processes or is_gone(pid)
+        assert len(pool._processes) <= 1
+
+
+class Noting(SpawnContext):
+    """Its processes are long in use before their start() returns."""
+
+    def Process(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # noqa: N802
+        return SlowToStart(SpawnContext.Process(*args, **kwargs))
+
+
+class SlowToStart:
+    def __init__(self, process: Any) -> None:
+        self.process = process
+
+    def start(self) -> None:
+        self.process.start()
+        time.sleep(1)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.process, name)
 
 
 # ---- Starting on demand ----------------------------------------------------------------------------
