@@ -3,21 +3,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 
-#include "check.h"
-#include "orders.h"
-#include "workers.h"
-
-#define MIB ((size_t)1 << 20)
-
-static struct board *board;
-static struct rig rig;
-
-static void set_up(enum kind kind, uint32_t workers, uint64_t bound)
-{
-    struct weirpool_options options = {.workers = workers, .bound = bound};
-    board = board_new();
-    rig_open(&rig, kind, &options, obey, board);
-}
+#include "pool_rig.h"
 
 /* Room for workers that the test itself opens. */
 static void set_up_by_hand(uint32_t workers)
@@ -26,13 +12,6 @@ static void set_up_by_hand(uint32_t workers)
     board = board_new();
     rig = (struct rig){.kind = THREADS};
     CHECK_OK(weirpool_open(&rig.pool, &options));
-}
-
-static void tear_down(void)
-{
-    atomic_store(&board->hold, false);
-    rig_close(&rig);
-    board_free(board);
 }
 
 /* The pool is broken, and says so in every way. */
@@ -94,7 +73,7 @@ static void expect_death(uint64_t count, uint64_t lost, int pid, int status)
 
 static void test_before_any_task(void)
 {
-    set_up(FORKED, 2, 4);
+    set_up(FORKED, 2, 4, 0);
     kill_worker(1);
     check_broken();
     tear_down();
@@ -102,7 +81,7 @@ static void test_before_any_task(void)
 
 static void test_while_a_task_runs(void)
 {
-    set_up(FORKED, 2, 0);
+    set_up(FORKED, 2, 0, 0);
     atomic_store(&board->hold, true);
     for (uint64_t id = 0; id < 10; id++) {
         order(rig.pool, HOLD, id);
@@ -118,7 +97,7 @@ static void test_while_a_task_runs(void)
 
 static void test_after_its_tasks(void)
 {
-    set_up(FORKED, 2, 0);
+    set_up(FORKED, 2, 0, 0);
     for (uint64_t id = 0; id < 50; id++) {
         order(rig.pool, ANSWER, id);
     }
@@ -136,7 +115,7 @@ static void test_after_its_tasks(void)
 /* Finished before the death and not fetched yet: delivered. */
 static void test_results_outlive_their_worker(void)
 {
-    set_up(FORKED, 1, 0);
+    set_up(FORKED, 1, 0, 0);
     struct order small = {.id = 1, .result_size = 10}, large = {.id = 2, .result_size = 300000};
     CHECK_OK(give(rig.pool, &small, sizeof small, WEIRPOOL_NOW, NULL));
     CHECK_OK(give(rig.pool, &large, sizeof large, WEIRPOOL_NOW, NULL));
@@ -159,7 +138,7 @@ static void die_in_handler(enum verb verb)
 {
     FOR_EACH_KIND(kind)
     {
-        set_up(kind, 1, 0);
+        set_up(kind, 1, 0, 0);
         int pid = pid_of(0);
         order(rig.pool, verb, 299); /* it answers with 299 bytes: through the stream */
         order(rig.pool, ANSWER, 1);
@@ -183,7 +162,7 @@ static void test_between_result_and_done(void)
 
 static void test_exit_in_the_handler(void)
 {
-    set_up(FORKED, 1, 0);
+    set_up(FORKED, 1, 0, 0);
     int pid = pid_of(0);
     order(rig.pool, EXIT, 1);
     expect_death(1, 1, pid, 3 << 8);
@@ -222,7 +201,7 @@ static void test_while_streaming(void)
 {
     struct order large = {.id = 1, .result_size = 40 * MIB};
     for (int taken = 0; taken < 2; taken++) {
-        set_up(FORKED, 2, 0);
+        set_up(FORKED, 2, 0, 0);
         struct weirpool_completion none;
         CHECK_OK(give(rig.pool, &large, sizeof large, WEIRPOOL_NOW, NULL));
         AWAIT(wp_state_tag(wp_load_acquire(&rig.pool->segment.slot[0].state)) == WP_RUNNING);
@@ -255,7 +234,7 @@ static void test_while_streaming(void)
 static void test_while_another_streams(void)
 {
     struct order large = {.id = 1, .result_size = 40 * MIB};
-    set_up(FORKED, 2, 0);
+    set_up(FORKED, 2, 0, 0);
     CHECK_OK(give(rig.pool, &large, sizeof large, WEIRPOOL_NOW, NULL));
     AWAIT(wp_state_tag(wp_load_acquire(&rig.pool->segment.slot[0].state)) == WP_RUNNING);
     uint32_t streamer = worker_of(0);
@@ -373,7 +352,7 @@ static void test_blocked_producers_all_wake(void)
 {
     enum { COUNT = 12 };
     struct producer producers[COUNT];
-    set_up(FORKED, 2, 2);
+    set_up(FORKED, 2, 2, 0);
     atomic_store(&board->hold, true);
     order(rig.pool, HOLD, 0);
     order(rig.pool, HOLD, 1);
@@ -393,7 +372,7 @@ static void test_blocked_producers_wake_by_themselves(void)
 {
     enum { COUNT = 4 };
     struct producer producers[COUNT];
-    set_up(FORKED, 1, 1);
+    set_up(FORKED, 1, 1, 0);
     atomic_store(&board->hold, true);
     order(rig.pool, HOLD, 7);
     AWAIT(atomic_load(&board->held) == 1);
@@ -417,7 +396,7 @@ static void test_waiters_wake(void)
     enum { COUNT = 4 };
     pthread_t waiters[COUNT];
     weirpool_task *tasks[COUNT];
-    set_up(UNDER_TSAN ? THREADS : FORKED, 1, 0);
+    set_up(UNDER_TSAN ? THREADS : FORKED, 1, 0, 0);
     for (uint64_t i = 0; i < COUNT; i++) {
         struct order o = {.id = i, .verb = i == 1 ? DIE : ANSWER};
         CHECK_OK(give(rig.pool, &o, sizeof o, WEIRPOOL_NOW, &tasks[i]));
@@ -585,7 +564,7 @@ static void test_abandoned_start(void)
 /* Both at once: the pool breaks once, and each task ends once. */
 static void test_all_workers_at_once(void)
 {
-    set_up(FORKED, 4, 0);
+    set_up(FORKED, 4, 0, 0);
     atomic_store(&board->hold, true);
     for (uint64_t id = 0; id < 10; id++) {
         order(rig.pool, HOLD, id);
@@ -611,7 +590,7 @@ static void test_all_workers_at_once(void)
 /* A stopped worker delays the end of the pool, but does not prevent it. */
 static void test_close_with_a_stopped_worker(void)
 {
-    set_up(FORKED, 2, 0);
+    set_up(FORKED, 2, 0, 0);
     order(rig.pool, ANSWER, 1);
     expect(rig.pool, 1, 0);
     stop_worker(0);
@@ -671,7 +650,7 @@ static void kill_under_load(struct dice *dice, uint64_t ends[3])
     enum { COUNT = 6 };
     pthread_t threads[COUNT];
     uint64_t accepted[COUNT] = {0}, total = 0, fetched = 0, lost = 0, fatal = 1 + roll(dice, 300);
-    set_up(FORKED, 3, roll(dice, 4) * 4); /* a quarter of them without a bound */
+    set_up(FORKED, 3, roll(dice, 4) * 4, 0); /* a quarter of them without a bound */
     atomic_store(&submitting, true);
     for (int i = 0; i < COUNT; i++) {
         CHECK_OK(pthread_create(&threads[i], NULL, submit_until_broken, &accepted[i]));

@@ -1,35 +1,7 @@
 /* Many threads at one pool: producers, those who take results, large payloads in a small arena. */
 #include <pthread.h>
 
-#include "check.h"
-#include "orders.h"
-#include "workers.h"
-
-#define MIB ((size_t)1 << 20)
-
-static struct board *board;
-static struct rig rig;
-
-static void set_up(enum kind kind, uint32_t workers, uint64_t bound, uint64_t arena_bytes)
-{
-    struct weirpool_options options = {.workers = workers, .bound = bound, .arena_bytes = arena_bytes};
-    board = board_new();
-    rig_open(&rig, kind, &options, obey, board);
-}
-
-static void tear_down(void)
-{
-    atomic_store(&board->hold, false);
-    rig_close(&rig);
-    board_free(board);
-}
-
-static struct weirpool_stats stats(void)
-{
-    struct weirpool_stats now;
-    CHECK_OK(weirpool_stats(rig.pool, &now));
-    return now;
-}
+#include "pool_rig.h"
 
 /* ---- many producers ---- */
 

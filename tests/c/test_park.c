@@ -6,39 +6,16 @@
 #include <sched.h>
 #include <signal.h>
 
-#include "check.h"
 #include "os/os.h"
 #include "park.h"
-#include "table.h"
-#include "task.h"
+#include "table_rig.h"
 
-#define MIB (UINT64_C(1) << 20)
 #define WORKERS 70 /* more than one word of bits */
 #define FOREVER INT64_MAX
 
-static struct wp_segment segment;
-static struct wp_table table;
-static struct weirpool_task some_task;
-
 static void set_up(void)
 {
-    CHECK_OK(wp_segment_create(&segment, 512, WORKERS, MIB));
-    CHECK_OK(wp_table_init(&table, &segment));
-}
-
-static void tear_down(void)
-{
-    wp_table_fini(&table);
-    int fd = segment.fd;
-    wp_segment_unmap(&segment);
-    close(fd);
-}
-
-static uint64_t publish(void)
-{
-    uint64_t position = wp_table_reserve(&table, &some_task);
-    wp_table_publish(&table, position);
-    return position;
+    set_up_table(512, WORKERS);
 }
 
 static bool is_marked(uint32_t worker)

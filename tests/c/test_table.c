@@ -4,38 +4,15 @@
 #include <signal.h>
 #include <sys/mman.h>
 
-#include "check.h"
 #include "os/os.h"
-#include "table.h"
-#include "task.h"
+#include "table_rig.h"
 
-#define MIB (UINT64_C(1) << 20)
 #define N WP_MIN_SLOTS
 #define MAX_CLAIMERS 4
 
-static struct wp_segment segment;
-static struct wp_table table;
-static struct weirpool_task some_task; /* the table keeps pointers, and looks at none */
-
 static void set_up(void)
 {
-    CHECK_OK(wp_segment_create(&segment, N, MAX_CLAIMERS, MIB));
-    CHECK_OK(wp_table_init(&table, &segment));
-}
-
-static void tear_down(void)
-{
-    wp_table_fini(&table);
-    int fd = segment.fd;
-    wp_segment_unmap(&segment);
-    close(fd);
-}
-
-static uint64_t publish(void)
-{
-    uint64_t position = wp_table_reserve(&table, &some_task);
-    wp_table_publish(&table, position);
-    return position;
+    set_up_table(N, MAX_CLAIMERS);
 }
 
 static enum wp_tag tag_of(uint64_t position)
