@@ -423,16 +423,10 @@ static void test_waiters_wake(void)
 static int serve_and_leave(weirpool *pool, enum weirpool_standing standing, int tasks)
 {
     uint32_t number;
-    struct weirpool_channel channel;
-    weirpool_channel(pool, &channel);
-    CHECK_OK(weirpool_worker_reserve(pool, &number));
-    fflush(NULL);
-    pid_t pid = fork();
-    CHECK_SYS(pid);
+    weirpool_worker *worker;
+    pid_t pid = fork_worker(pool, &number, &worker);
     if (pid == 0) {
-        weirpool_worker *worker;
         struct weirpool_claimed claimed;
-        CHECK_OK(weirpool_attach(&worker, &channel, number));
         weirpool_announce(worker, WEIRPOOL_UP);
         for (int i = 0; i < tasks; i++) {
             CHECK_OK(weirpool_claim(worker, &claimed, WEIRPOOL_FOREVER));

@@ -118,18 +118,27 @@ static inline _Noreturn void die_here(void)
     }
 }
 
-static inline pid_t attach_process(weirpool *pool, weirpool_handler *handler, void *context)
+/* Forks a process that is a worker of the pool. Returns 0 there, with `worker`. */
+static inline pid_t fork_worker(weirpool *pool, uint32_t *number, weirpool_worker **worker)
 {
-    uint32_t number;
     struct weirpool_channel channel;
     weirpool_channel(pool, &channel);
-    CHECK_OK(weirpool_worker_reserve(pool, &number));
+    CHECK_OK(weirpool_worker_reserve(pool, number));
     fflush(NULL);
     pid_t pid = fork();
     CHECK_SYS(pid);
     if (pid == 0) {
-        weirpool_worker *worker;
-        CHECK_OK(weirpool_attach(&worker, &channel, number));
+        CHECK_OK(weirpool_attach(worker, &channel, *number));
+    }
+    return pid;
+}
+
+static inline pid_t attach_process(weirpool *pool, weirpool_handler *handler, void *context)
+{
+    uint32_t number;
+    weirpool_worker *worker;
+    pid_t pid = fork_worker(pool, &number, &worker);
+    if (pid == 0) {
         int rc = wp_serve(worker, handler, context);
         weirpool_detach(worker);
         _exit(rc == 0 ? 0 : 1);
