@@ -43,6 +43,8 @@ PyObject *call_support(struct state *state, const char *name, const char *format
 
 /* ---- waiting ---- */
 
+#define LOOK_NS INT64_C(1000000000) /* the longest that anybody waits without a look around */
+
 /* Slices in which the main thread waits, so that a signal that came just before the wait is noticed. */
 int64_t wait_slice(int64_t deadline);
 

@@ -12,8 +12,6 @@
 #include <stddef.h>
 #include <structmember.h>
 
-#define LOOK_NS INT64_C(1000000000)
-
 Py_ssize_t future_fields_at;
 
 /* ---- handles ---- */

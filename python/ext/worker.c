@@ -4,8 +4,6 @@
 #include <errno.h>
 #include <unistd.h>
 
-#define LOOK_NS INT64_C(1000000000)
-
 typedef struct {
     PyObject_HEAD
     weirpool_worker *worker;
