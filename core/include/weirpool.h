@@ -93,6 +93,15 @@ struct weirpool_completion {
     int worker_status;              /* with -EOWNERDEAD, else 0 */
 };
 
+/* How long something took, over the life of the pool: in nanoseconds, the percentiles to about 3 %. */
+struct weirpool_durations {
+    uint64_t count;
+    uint64_t sum;
+    uint64_t p50;
+    uint64_t p95;
+    uint64_t p99;
+};
+
 struct weirpool_stats {
     uint64_t bound;                 /* 0: none */
     uint64_t outstanding;           /* admitted and not finished: waiting + running */
@@ -103,9 +112,25 @@ struct weirpool_stats {
     uint64_t blocked_producers;     /* threads that wait for room at this moment */
     uint64_t blocked_ns;            /* time that producers waited for room, summed; counts ended waits */
     uint64_t submitted;             /* tasks admitted and handed over, ever */
-    uint64_t finished;              /* tasks whose end is known: ran, failed or cancelled */
+    uint64_t finished;              /* tasks whose end is known: completed + failed + cancelled */
+    uint64_t completed;             /* the handler returned 0 */
+    uint64_t failed;                /* it returned something else, or the task was lost */
+    uint64_t cancelled;
+    uint64_t workers_died;          /* that ended without being told to, before the pool broke */
     uint32_t workers;               /* processes now */
+    struct weirpool_durations wait; /* from admission, with the task at hand, until a worker started it */
+    struct weirpool_durations run;  /* from there until its result was complete */
+    struct weirpool_durations refill_lag; /* from a worker's finish to its next start, if a task or a producer waited */
+    double occupancy;               /* the share of the last ten seconds that workers spent running tasks: 0 to 1 */
+    double tasks_per_second;        /* that workers finished in the same time */
     uint64_t segment_bytes;         /* memory that the shared segment really holds (st_blocks) */
+};
+
+/* One worker process. Memory is for whoever asks to look up, by the pid. */
+struct weirpool_worker_stats {
+    int pid;
+    uint64_t tasks;                 /* that it has finished */
+    uint64_t busy_ns;               /* with these, and with what it runs now */
 };
 
 /* What is in the future: `ns` nanoseconds from now, as a deadline. */
@@ -154,6 +179,11 @@ WEIRPOOL_API int weirpool_fd(const weirpool *pool);
  * hundreds, about half a millisecond with one of 65,536 or more. Errors: -ECHILD.
  */
 WEIRPOOL_API int weirpool_stats(weirpool *pool, struct weirpool_stats *stats);
+
+/*
+ * The workers that run at this moment: fills up to `room` entries and returns how many. Errors: -ECHILD.
+ */
+WEIRPOOL_API int weirpool_workers(weirpool *pool, struct weirpool_worker_stats *workers, uint32_t room);
 
 /*
  * Admits nothing more: producers that wait get -ESHUTDOWN. What was admitted runs to its end; fetch it with

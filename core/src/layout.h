@@ -19,7 +19,7 @@
 #include "weirpool_worker.h"
 
 #define WP_MAGIC UINT64_C(0x6c6f6f7072696577) /* "weirpool" in memory */
-#define WP_FORMAT 1u
+#define WP_FORMAT 2u
 
 #define WP_CACHE_LINE 64
 #define WP_PAGE 4096u
@@ -126,7 +126,13 @@ static inline enum wp_tag wp_state_tag(uint64_t state)
  *                   RUNNING: who claims           CAS           acquires what `tail` released
  *                   DONE: its worker              CAS           releases (wp_table_finish) to try_slot
  * payload*          parent while FREE             state         published with QUEUED
- * status, result*   its worker while RUNNING      state         published with DONE
+ * started           who claimed it                atomic        relaxed: the parent also reads it of a task that runs,
+ *                                                               and of the one before it in this slot
+ * finished,         its worker while RUNNING      state         published with DONE
+ * free_since,
+ * status, result*
+ *
+ * Times are nanoseconds of CLOCK_MONOTONIC. When the parent published a task it knows by itself.
  */
 struct wp_slot {
     alignas(WP_CACHE_LINE) _Atomic uint64_t state;
@@ -135,7 +141,10 @@ struct wp_slot {
     uint64_t result_size; /* more than fits inline: it came through the worker's stream */
     int32_t status;
     uint32_t unused;
-    unsigned char payload[WP_INLINE_PAYLOAD];
+    unsigned char payload[WP_INLINE_PAYLOAD]; /* of a small task it is in the first cache line */
+    _Atomic uint64_t started;
+    uint64_t finished;
+    uint64_t free_since; /* when its worker had finished the task before this one; 0: there was none */
     unsigned char result[WP_INLINE_RESULT];
 };
 
@@ -163,6 +172,8 @@ struct wp_stream_head {
 };
 
 static_assert(sizeof(struct wp_slot) == 512, "a slot is 512 bytes");
+static_assert(offsetof(struct wp_slot, started) / WP_CACHE_LINE == offsetof(struct wp_slot, result) / WP_CACHE_LINE,
+              "a small result comes with its times in one cache line");
 static_assert(sizeof(struct wp_record) == WP_CACHE_LINE, "a record is a cache line");
 static_assert(sizeof(struct wp_header) <= WP_PAGE, "the header is within a page");
 static_assert(WP_STREAM_BYTES % WP_PAGE == 0, "streams are whole pages");

@@ -30,6 +30,8 @@ static int reserve(struct weirpool *pool, uint32_t *worker)
             pool->members[i].reserved = true;
             pool->members[i].own_child = false;
             pool->members[i].exit_status = 0;
+            pool->members[i].tasks = 0;
+            pool->members[i].busy_ns = 0;
             pool->live++;
             wp_store_release(&pool->segment.records[i].standing, WP_STARTING);
             *worker = i;

@@ -50,6 +50,7 @@ static void init_private(struct weirpool *pool, uint64_t bound)
     pool->segment.fd = -1;
     pool->helper_spin.allowed = wp_os_cores() > 1;
     wp_gate_init(&pool->gate, bound);
+    wp_recent_init(&pool->times.recent, wp_os_now());
     wp_list_init(&pool->overflow);
     wp_list_init(&pool->watched);
     wp_list_init(&pool->unwatched);

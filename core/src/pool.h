@@ -18,6 +18,7 @@
 #include "stream.h"
 #include "table.h"
 #include "task.h"
+#include "times.h"
 
 enum wp_course { WP_OPEN, WP_CLOSING, WP_BROKEN };
 
@@ -28,6 +29,9 @@ struct wp_member {
     int pid;
     int process; /* readable when the process has ended; -1 */
     int exit_status; /* of an own child, once reaped */
+    uint64_t tasks; /* that it has run */
+    uint64_t busy_ns; /* with them */
+    int64_t running_since; /* as stats.c saw it last */
     bool has_left; /* as planned; not yet reported */
     /* Its stream. `draining` makes one thread at a time the drainer, which works without the pool lock. */
     bool draining;
@@ -59,6 +63,7 @@ struct weirpool {
     uint64_t submitted;
     uint64_t finished; /* ended, however */
     uint64_t executed; /* ended by their workers */
+    struct wp_times times;
 
     struct wp_member *members;
     uint32_t live; /* workers that are starting or running: reserved, and not seen to have ended */

@@ -81,6 +81,7 @@ static void leave_overflow(struct weirpool *pool, struct weirpool_task *task)
 
 int wp_enqueue(struct weirpool *pool, struct weirpool_task *task, const struct iovec *parts, int count)
 {
+    wp_note_accepted(pool, task);
     bool is_next = wp_list_is_empty(&pool->overflow) || overtakes(pool, task);
     int rc = is_next ? try_publish(pool, task, parts, count) : -EAGAIN;
     if (rc != -EAGAIN) {
@@ -138,6 +139,7 @@ void wp_end_task(struct weirpool *pool, struct weirpool_task *task, int error)
     drop_payload(pool, task);
     task->error = error;
     pool->finished++;
+    wp_note_end(pool, task);
     uint32_t interest = wp_settle(pool, &task->word);
     task->holding = (interest & WEIRPOOL_HOLDS) != 0;
     if (task->holding) {
@@ -167,6 +169,7 @@ static void refill(struct weirpool *pool)
 static void admit(struct weirpool *pool, struct weirpool_ticket *ticket)
 {
     ticket->outcome = 0;
+    wp_note_blocked(pool);
     if (ticket->task != NULL) {
         ticket->outcome = wp_enqueue(pool, ticket->task, NULL, 0);
         pool->submitted += ticket->outcome == 0;

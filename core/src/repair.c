@@ -69,6 +69,7 @@ void wp_worker_ended(struct weirpool *pool, uint32_t worker)
         member->has_left = true; /* its number stays reserved until weirpool_worker_vacate() */
         wp_look(&pool->segment); /* it may have been on its way to work */
     } else {
+        pool->times.workers_died += pool->course != WP_BROKEN; /* those of a broken pool are killed */
         wp_break(pool, worker);
     }
 }

@@ -39,6 +39,7 @@ static void finish(struct weirpool *pool, struct weirpool_task *task, uint32_t w
     task->status = status;
     member->owed = member->owed == task ? NULL : member->owed;
     pool->executed++;
+    wp_note_run(pool, task, worker);
     wp_dequeue(pool, task);
     wp_end_task(pool, task, lost ? -ENOMEM : 0);
 }
@@ -86,12 +87,17 @@ static void try_slot(struct weirpool *pool, uint32_t index)
 
 static void take_done_slots(struct weirpool *pool)
 {
+    bool began = false;
     for (uint32_t word = 0; word * 64 < pool->segment.slots; word++) {
         _Atomic uint64_t *done = &pool->segment.done[word];
         if (wp_load_seq_cst(done) == 0) { /* against `addressee`, see wp_address() */
             continue;
         }
         uint64_t bits = wp_exchange_seq_cst(done, 0);
+        if (!began) {
+            wp_note_taking(pool);
+            began = true;
+        }
         for (; bits != 0 && pool->course != WP_BROKEN; bits &= bits - 1) {
             try_slot(pool, word * 64 + (uint32_t)__builtin_ctzll(bits));
         }
@@ -223,6 +229,7 @@ static void drain(struct weirpool *pool, uint32_t worker)
     size_t size = receive_body(stream, member, available);
     wp_lock(pool);
     member->draining = false;
+    wp_note_taking(pool);
     if (pool->course != WP_BROKEN) {
         note_received(pool, member, size);
         wp_flow(pool);

@@ -36,6 +36,7 @@ struct wp_extent;
  * streaming, received      take.c, repair.c               pool lock; a drainer reads `received` without it: nobody else
  *                                                         writes it meanwhile
  * bytes, extent            queue.c                        pool lock (before publication: the submitting thread)
+ * accepted, full_at        times.c                        pool lock
  * result*, status          take.c; stream: its drainer    pool lock until SETTLED, then the task's owner
  * worker_*                 repair.c                       pool lock until SETTLED, then the task's owner
  */
@@ -52,6 +53,8 @@ struct weirpool_task {
     size_t size; /* of the payload */
     unsigned char *bytes; /* a private copy of the payload, while it is in neither slot nor arena */
     struct wp_extent *extent; /* or its place in the arena */
+    int64_t accepted; /* when table or overflow had it */
+    int64_t full_at; /* when, before that, a producer that had waited was last admitted */
     unsigned char *result; /* NULL with a result_size: there was no memory for it */
     size_t result_size;
     size_t received; /* of a streamed result */

@@ -22,6 +22,8 @@ struct weirpool_worker {
     struct wp_spin spin;
     struct wp_slot *slot; /* the claimed one, or NULL */
     uint64_t position;
+    int64_t free_since; /* when it had finished the task before; 0: it had none */
+    bool just_finished; /* `free_since` is the time still, as far as a claim is concerned */
 };
 
 /* ---- attaching ---- */
@@ -86,9 +88,8 @@ static bool is_halted(const weirpool_worker *worker)
 }
 
 /* The look once a second. getppid() would lie where a fork server stands between. */
-static bool is_orphan(weirpool_worker *worker)
+static bool is_orphan(weirpool_worker *worker, int64_t now)
 {
-    int64_t now = wp_os_now();
     if (now - worker->looked_at < WP_LOOK_NS) {
         return false;
     }
@@ -111,12 +112,19 @@ static int view_payload(const weirpool_worker *worker, struct weirpool_claimed *
     return 0;
 }
 
-static int claim_now(weirpool_worker *worker, struct weirpool_claimed *claimed)
+/* When the claim began is when the task starts: a reading of the clock is saved that way. */
+static void note_start(const weirpool_worker *worker, int64_t now)
+{
+    wp_store_relaxed(&worker->slot->started, (uint64_t)now);
+    worker->slot->free_since = (uint64_t)worker->free_since;
+}
+
+static int claim_now(weirpool_worker *worker, struct weirpool_claimed *claimed, int64_t now)
 {
     if (is_halted(worker)) {
         return -ESHUTDOWN;
     }
-    if (is_orphan(worker)) {
+    if (is_orphan(worker, now)) {
         return -EOWNERDEAD;
     }
     uint32_t stop = wp_load_seq_cst(&worker->segment.header->stop); /* before the queue is seen empty */
@@ -124,6 +132,7 @@ static int claim_now(weirpool_worker *worker, struct weirpool_claimed *claimed)
         return stop == WP_RUN ? -EAGAIN : -ESHUTDOWN;
     }
     worker->slot = wp_slot_at(&worker->segment, worker->position);
+    note_start(worker, now);
     wp_look(&worker->segment); /* more work: one more worker */
     return view_payload(worker, claimed);
 }
@@ -162,12 +171,11 @@ int weirpool_claim(weirpool_worker *worker, struct weirpool_claimed *claimed, in
     if (wp_forked_since(worker->generation)) {
         return -ECHILD;
     }
-    for (;;) {
-        int rc = claim_now(worker, claimed);
-        if (rc != -EAGAIN) {
-            return rc;
-        }
-        int64_t now = wp_os_now();
+    int64_t now = worker->just_finished ? worker->free_since : wp_os_now();
+    worker->just_finished = false;
+    int rc;
+    while ((rc = claim_now(worker, claimed, now)) == -EAGAIN) {
+        now = wp_os_now();
         if (now >= deadline) {
             return deadline <= 0 ? -EAGAIN : -ETIMEDOUT;
         }
@@ -175,7 +183,9 @@ int weirpool_claim(weirpool_worker *worker, struct weirpool_claimed *claimed, in
         if (rc != 0) {
             return rc;
         }
+        now = wp_os_now();
     }
+    return rc;
 }
 
 /* ---- finishing ---- */
@@ -220,10 +230,11 @@ static int send(weirpool_worker *worker, const void *data, size_t size)
         if (is_halted(worker)) {
             return -ESHUTDOWN;
         }
-        if (is_orphan(worker)) {
+        int64_t now = wp_os_now();
+        if (is_orphan(worker, now)) {
             return -EOWNERDEAD;
         }
-        (void)wp_stream_wait_for_room(stream, wp_os_now() + WP_LOOK_NS);
+        (void)wp_stream_wait_for_room(stream, now + WP_LOOK_NS);
     }
     return 0;
 }
@@ -257,6 +268,9 @@ int wp_complete(weirpool_worker *worker, int status)
     if (wp_forked_since(worker->generation)) {
         return -ECHILD;
     }
+    worker->free_since = wp_os_now();
+    worker->just_finished = true;
+    worker->slot->finished = (uint64_t)worker->free_since;
     worker->slot->status = status;
     worker->slot = NULL;
     wp_table_finish(&worker->segment, worker->number, worker->position);
