@@ -15,20 +15,34 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from weirpool._advice import Advice, advise
     from weirpool._errors import WorkerDied
-    from weirpool._stats import Stats
+    from weirpool._stats import Percentiles, Stats, WorkerStats
     from weirpool.process import BoundedProcessPoolExecutor, ProcessPoolExecutor
 
-__all__ = ["BoundedProcessPoolExecutor", "ProcessPoolExecutor", "Stats", "WorkerDied"]
+__all__ = [
+    "Advice",
+    "BoundedProcessPoolExecutor",
+    "Percentiles",
+    "ProcessPoolExecutor",
+    "Stats",
+    "WorkerDied",
+    "WorkerStats",
+    "advise",
+]
 
 __version__ = "0.1.0"
 
 # Imported when they are asked for: each worker that is not forked imports this package, and needs none of them.
 _HOMES = {
+    "Advice": "weirpool._advice",
     "BoundedProcessPoolExecutor": "weirpool.process",
+    "Percentiles": "weirpool._stats",
     "ProcessPoolExecutor": "weirpool.process",
     "Stats": "weirpool._stats",
     "WorkerDied": "weirpool._errors",
+    "WorkerStats": "weirpool._stats",
+    "advise": "weirpool._advice",
 }
 
 

@@ -13,7 +13,16 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import assert_type
 
 import weirpool
-from weirpool import BoundedProcessPoolExecutor, ProcessPoolExecutor, Stats, WorkerDied
+from weirpool import (
+    Advice,
+    BoundedProcessPoolExecutor,
+    Percentiles,
+    ProcessPoolExecutor,
+    Stats,
+    WorkerDied,
+    WorkerStats,
+    advise,
+)
 
 
 def square(number: int) -> int:
@@ -158,8 +167,25 @@ def look(pool: ProcessPoolExecutor) -> None:
     assert_type(stats.blocked_seconds, float)
     assert_type(stats.admitted_over_bound + stats.peak_outstanding, int)
     assert_type(stats.submitted + stats.finished, int)
-    assert_type(stats.workers + stats.segment_bytes, int)
+    assert_type(stats.completed + stats.failed + stats.cancelled + stats.retried + stats.rejected, int)
+    assert_type(stats.workers_died + stats.bytes_held + stats.segment_bytes, int)
+    assert_type(stats.engine, str)
+    assert_type(stats.bound, int | None)
+    assert_type(stats.wait, Percentiles)
+    assert_type(stats.run.p50 + stats.run.p95 + stats.refill_lag.p99 + stats.run.total, float)
+    assert_type(stats.run.count, int)
+    assert_type(stats.occupancy + stats.tasks_per_second, float)
+    assert_type(stats.workers, tuple[WorkerStats, ...])
+    assert_type([worker.pid + worker.rss + worker.tasks for worker in stats.workers], list[int])
+    assert_type([worker.busy_seconds for worker in stats.workers], list[float])
+    assert_type(stats.advice, Advice | None)
+    assert_type(Stats(engine="mine", workers=(), run=Percentiles(p50=1.0)), Stats)
     assert_type(weirpool.__version__, str)
+    chosen = advise(run_p50=0.1, run_p95=0.2, workers=8, refill_lag=None)
+    assert_type(chosen, Advice)
+    assert_type(chosen.bound + chosen.chunksize, int)
+    assert_type(chosen.reason, str)
+    advise(0.1, 0.2, 8)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     stats.running = 1  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 
 
