@@ -73,6 +73,8 @@ struct weirpool_options {
     void *context;                  /* given to the handler */
     char *const *program;           /* or: the argv of a program to start, which calls weirpool_serve() */
     uint64_t arena_bytes;           /* address space for large payloads; 0: as much as there is physical memory */
+    uint32_t adaptive;              /* 1: the pool finds its bound by itself, from one more than there are workers to
+                                       4 times as many, or 8 times where tasks take less than 10 ms; `bound` is 0 */
 };
 
 /*
@@ -103,7 +105,7 @@ struct weirpool_durations {
 };
 
 struct weirpool_stats {
-    uint64_t bound;                 /* 0: none */
+    uint64_t bound;                 /* at this moment; 0: none */
     uint64_t outstanding;           /* admitted and not finished: waiting + running */
     uint64_t waiting;               /* admitted, no worker has started it */
     uint64_t running;               /* a worker has started it; or its callbacks have not run (WEIRPOOL_HOLDS) */

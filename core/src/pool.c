@@ -84,9 +84,12 @@ static int make_members(struct weirpool *pool, uint32_t workers)
     return 0;
 }
 
-static int build(struct weirpool *pool, uint32_t workers, uint64_t arena_bytes)
+static int build(struct weirpool *pool, uint32_t workers, bool adaptive, uint64_t arena_bytes)
 {
-    uint32_t slots = slots_for(workers, pool->gate.bound);
+    uint32_t slots = slots_for(workers, adaptive ? wp_adapt_limit(workers) : pool->gate.bound);
+    if (adaptive) {
+        wp_adapt_begin(pool, workers);
+    }
     int rc = wp_segment_create(&pool->segment, slots, workers, arena_for(arena_bytes));
     if (rc != 0) {
         pool->segment.fd = -1;
@@ -160,6 +163,9 @@ int weirpool_open(weirpool **out, const struct weirpool_options *given)
     }
     struct weirpool_options options = {.size = sizeof options};
     memcpy(&options, given, given->size < sizeof options ? given->size : sizeof options);
+    if (options.adaptive > 1 || (options.adaptive == 1 && options.bound != 0)) {
+        return -EINVAL;
+    }
     struct weirpool *pool = calloc(1, sizeof *pool);
     if (pool == NULL) {
         return -ENOMEM;
@@ -167,7 +173,8 @@ int weirpool_open(weirpool **out, const struct weirpool_options *given)
     init_private(pool, options.bound);
     uint32_t cores = wp_os_cores();
     uint32_t workers = options.workers != 0 ? options.workers : cores;
-    rc = build(pool, workers < WEIRPOOL_MAX_WORKERS ? workers : WEIRPOOL_MAX_WORKERS, options.arena_bytes);
+    workers = workers < WEIRPOOL_MAX_WORKERS ? workers : WEIRPOOL_MAX_WORKERS;
+    rc = build(pool, workers, options.adaptive == 1, options.arena_bytes);
     if (rc == 0) {
         rc = wp_crew_start(pool, &options);
     }

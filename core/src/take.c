@@ -232,6 +232,7 @@ static void drain(struct weirpool *pool, uint32_t worker)
     wp_note_taking(pool);
     if (pool->course != WP_BROKEN) {
         note_received(pool, member, size);
+        wp_adapt_bound(pool);
         wp_flow(pool);
     }
 }
@@ -255,6 +256,7 @@ bool wp_take(struct weirpool *pool)
         return false;
     }
     take_done_slots(pool);
+    wp_adapt_bound(pool);
     wp_flow(pool); /* before the lock is released: whoever waits gets the room that was made */
     note_streaming_workers(pool);
     uint32_t worker = pool->quiet_wanted > 0 ? WP_NO_WORKER : next_to_drain(pool);
@@ -292,6 +294,7 @@ void wp_take_all_done(struct weirpool *pool)
 {
     pool->quiet_wanted++; /* other drainers stop between turns, or we might wait for them for long */
     take_done_slots(pool);
+    wp_adapt_bound(pool);
     wp_flow(pool);
     for (uint32_t worker = 0; worker < pool->segment.workers; worker++) {
         drain_up_to(pool, worker, wp_load_acquire(&pool->segment.streams[worker].written));

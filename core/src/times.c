@@ -5,6 +5,7 @@
 #include "pool.h"
 
 #define COUNT_WORKERS_NS INT64_C(50000000) /* how often takers count the workers that live */
+#define MEASURE_NS INT64_C(50000000) /* how long it takes at least to see what a bound does */
 #define LONG_QUEUE 16u /* outstanding tasks a worker */
 #define MOST_BORROWED 8u
 
@@ -60,10 +61,55 @@ static void count_lives(struct weirpool *pool)
     wp_recent_lived(&pool->times.recent, count_workers_up(pool), pool->times.now);
 }
 
+static void begin_measure(struct wp_times *times)
+{
+    times->measure = (struct wp_measure){.slack = UINT64_MAX};
+    times->measuring_since = times->now;
+}
+
+/* What workers may count on while this taker works. `head` is theirs, so it may say anything. */
+static uint64_t count_queued(const struct weirpool *pool)
+{
+    uint64_t head = wp_load_relaxed(&pool->segment.header->head);
+    uint64_t queued = head < pool->table.tail ? pool->table.tail - head : 0;
+    return (queued < pool->table.used ? queued : pool->table.used) + pool->overflowing;
+}
+
+static void look_at_queue(struct weirpool *pool)
+{
+    struct wp_measure *measure = &pool->times.measure;
+    uint64_t queued = count_queued(pool);
+    measure->slack = queued < measure->slack ? queued : measure->slack;
+    measure->contended |= pool->gate.blocked > 0;
+}
+
+void wp_adapt_begin(struct weirpool *pool, uint32_t workers)
+{
+    wp_adapt_init(&pool->times.adapt, workers);
+    pool->times.now = wp_os_now();
+    begin_measure(&pool->times);
+    pool->gate.bound = pool->times.adapt.bound;
+}
+
+void wp_adapt_bound(struct weirpool *pool)
+{
+    struct wp_times *times = &pool->times;
+    bool enough =
+        times->measure.tasks >= 2 * (uint64_t)times->adapt.workers && times->now - times->measuring_since >= MEASURE_NS;
+    if (times->adapt.workers > 0 && enough) {
+        wp_adapt_step(&times->adapt, &times->measure);
+        pool->gate.bound = times->adapt.bound;
+        begin_measure(times);
+    }
+}
+
 void wp_note_taking(struct weirpool *pool)
 {
     pool->times.now = wp_os_now();
     pool->times.borrowed = 0;
+    if (pool->times.adapt.workers > 0) {
+        look_at_queue(pool);
+    }
     if (pool->times.now - pool->times.recent.counted >= COUNT_WORKERS_NS) {
         count_lives(pool);
     }
@@ -98,11 +144,13 @@ static struct run run_of(const struct weirpool *pool, const struct weirpool_task
     return run;
 }
 
-/* A worker was free, and a task or a producer waited: the refill lag. */
+/* A worker was free, and a task or a producer waited: the refill lag. If no task did, a larger bound may shorten it. */
 static void note_lag(struct wp_times *times, const struct weirpool_task *task, const struct run *run)
 {
-    if (run->free_since != 0 && (task->accepted <= run->free_since || task->full_at >= run->free_since)) {
+    bool queued = task->accepted <= run->free_since;
+    if (run->free_since != 0 && (queued || task->full_at >= run->free_since)) {
         wp_histogram_add(&times->lagged, run->started - run->free_since);
+        times->measure.dry_ns += queued ? 0 : (uint64_t)(run->started - run->free_since);
     }
 }
 
@@ -116,6 +164,8 @@ void wp_note_run(struct weirpool *pool, const struct weirpool_task *task, uint32
     wp_recent_ran(&times->recent, run.started, run.finished);
     member->tasks++;
     member->busy_ns += (uint64_t)(run.finished - run.started);
+    times->measure.tasks++;
+    times->measure.busy_ns += (uint64_t)(run.finished - run.started);
     note_lag(times, task, &run);
 }
 

@@ -6,6 +6,7 @@
 #ifndef WP_TIMES_H
 #define WP_TIMES_H
 
+#include "adapt.h"
 #include "histogram.h"
 #include "recent.h"
 
@@ -23,6 +24,9 @@ struct wp_times {
     uint64_t cancelled;
     uint64_t workers_died;
     int64_t now; /* when the taker began this batch; or when a task was accepted since */
+    struct wp_adapt adapt;
+    struct wp_measure measure; /* since the bound was looked at last */
+    int64_t measuring_since;
     uint32_t borrowed; /* how many accepted tasks have that time */
     int64_t full_at; /* when a producer was last admitted that had waited */
 };
@@ -40,6 +44,12 @@ void wp_note_taking(struct weirpool *pool);
 
 /* `worker` ran the task, whose slot is not free yet. */
 void wp_note_run(struct weirpool *pool, const struct weirpool_task *task, uint32_t worker);
+
+/* The bound is to find itself, from now on. */
+void wp_adapt_begin(struct weirpool *pool, uint32_t workers);
+
+/* After taking, before wp_flow(): sets the gate's bound, if it is adaptive and enough was measured. */
+void wp_adapt_bound(struct weirpool *pool);
 
 /* Reads the clock for stats, and counts workers' lives up to it. */
 void wp_note_now(struct weirpool *pool);

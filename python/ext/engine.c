@@ -9,11 +9,12 @@
 
 static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"workers", "bound", "crew", "pickler", NULL};
+    static char *names[] = {"workers", "bound", "crew", "pickler", "adaptive", NULL};
     unsigned workers;
     unsigned long long bound;
     PyObject *crew, *pickler = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "IKO|O", names, &workers, &bound, &crew, &pickler)) {
+    int adaptive = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "IKO|Op", names, &workers, &bound, &crew, &pickler, &adaptive)) {
         return NULL;
     }
     Engine *engine = (Engine *)type->tp_alloc(type, 0);
@@ -21,7 +22,12 @@ static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         Py_XDECREF(engine);
         return NULL;
     }
-    struct weirpool_options options = {.size = sizeof options, .workers = workers, .bound = bound};
+    struct weirpool_options options = {
+        .size = sizeof options,
+        .workers = workers,
+        .bound = bound,
+        .adaptive = (uint32_t)adaptive,
+    };
     int rc = weirpool_open(&engine->pool, &options);
     if (rc != 0) {
         engine->pool = NULL;
@@ -407,7 +413,7 @@ static PyType_Slot engine_slots[] = {
     {Py_tp_traverse, engine_traverse},
     {Py_tp_clear, engine_clear},
     {Py_tp_methods, engine_methods},
-    {Py_tp_doc, "Engine(workers, bound, crew, pickler=None)\n--\n\n"
+    {Py_tp_doc, "Engine(workers, bound, crew, pickler=None, adaptive=False)\n--\n\n"
                 "A pool of the core; crew.start_one() brings a worker."},
     {0, NULL},
 };

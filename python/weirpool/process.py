@@ -42,6 +42,7 @@ class ProcessPoolExecutor(cf.Executor):
         initargs: tuple[Any, ...] = (),
         *,
         max_tasks_per_child: int | None = None,
+        adaptive_bound: bool = False,
         pickler: str | Pickler | None = None,
     ) -> None:
         """Make an executor. Processes are started when there is work for them.
@@ -54,6 +55,9 @@ class ProcessPoolExecutor(cf.Executor):
             initargs: Arguments for the initializer.
             max_tasks_per_child: How many tasks a worker executes before another takes its place; None: no limit.
                 Not with fork; "spawn" is used where mp_context is None.
+            adaptive_bound: Bound the outstanding tasks, and find the bound by itself: from 2 x max_workers on as low
+                as max_workers + 1 while that keeps the workers busy, and up to 4 x max_workers (8 x where tasks take
+                less than 10 ms) where they have to wait for tasks while producers are blocked. stats().bound has it.
             pickler: Carries tasks (also their functions) to the workers, and results and exceptions back: the name of
                 a module, such as "cloudpickle", or an object, with ``dumps(object)``, which returns bytes or another
                 buffer, and ``loads(bytes)``. Where workers are not forked an object must be picklable itself. The
@@ -74,7 +78,8 @@ class ProcessPoolExecutor(cf.Executor):
         self._initargs = initargs
         self._max_tasks_per_child = max_tasks_per_child
         self._pickler = _pickler.check(pickler)
-        self._bound: int | None = None
+        self._adaptive = _check_adaptive(adaptive_bound)
+        self._bound: int | None = 2 * self._max_workers if adaptive_bound else None  # where it begins
         # Held to write what follows. An RLock: a signal handler may come upon it.
         self._shutdown_lock = threading.RLock()
         self._broken: str | Literal[False] = False
@@ -262,7 +267,13 @@ class ProcessPoolExecutor(cf.Executor):
 
     def _open(self) -> None:
         crew = Crew(self)
-        engine = _core.Engine(self._max_workers, self._bound or 0, crew, _pickler.find(self._pickler))
+        engine = _core.Engine(
+            self._max_workers,
+            0 if self._adaptive else self._bound or 0,
+            crew,
+            _pickler.find(self._pickler),
+            self._adaptive,
+        )
         crew.serve(engine)
         try:
             if self._mp_context.get_start_method(allow_none=False) == "fork":  # before there are threads
@@ -307,6 +318,7 @@ class BoundedProcessPoolExecutor(ProcessPoolExecutor):
         initargs: tuple[Any, ...] = (),
         *,
         max_tasks_per_child: int | None = None,
+        adaptive_bound: bool = False,
         pickler: str | Pickler | None = None,
     ) -> None:
         """Make a bounded executor.
@@ -314,25 +326,30 @@ class BoundedProcessPoolExecutor(ProcessPoolExecutor):
         Args:
             max_queue_size: The most outstanding tasks (waiting and running; a task whose future has done-callbacks is
                 finished when they have run). True: twice the number of workers. None: no bound.
-            max_workers, mp_context, initializer, initargs, max_tasks_per_child, pickler: As ProcessPoolExecutor.
+            max_workers, mp_context, initializer, initargs, max_tasks_per_child, adaptive_bound, pickler: As
+                ProcessPoolExecutor.
 
         Raises:
-            ValueError: max_queue_size is anything else. Nothing was started.
+            ValueError: max_queue_size is anything else; or a number, with adaptive_bound. Nothing was started.
             ValueError, TypeError, ModuleNotFoundError: As ProcessPoolExecutor, for its arguments.
 
         Warns:
             RuntimeWarning: max_queue_size is less than the number of workers, so that some will never have work.
         """
         _check_max_queue_size(max_queue_size)
+        if adaptive_bound and not (max_queue_size is None or max_queue_size is True):
+            raise ValueError("choose one: max_queue_size as a number, or adaptive_bound=True")
         super().__init__(
             max_workers,
             mp_context,
             initializer,
             initargs,
             max_tasks_per_child=max_tasks_per_child,
+            adaptive_bound=adaptive_bound,
             pickler=pickler,
         )
-        self._bound = 2 * self._max_workers if max_queue_size is True else max_queue_size
+        if not adaptive_bound:
+            self._bound = 2 * self._max_workers if max_queue_size is True else max_queue_size
         if self._bound is not None:
             self._bound = min(self._bound, _MOST_OUTSTANDING)
             _warn_of_low_bound(self._bound, self._max_workers)
@@ -363,6 +380,12 @@ def _warn_of_low_bound(bound: int, workers: int) -> None:
             RuntimeWarning,
             stacklevel=3,
         )
+
+
+def _check_adaptive(adaptive: object) -> bool:
+    if not isinstance(adaptive, bool):
+        raise TypeError("adaptive_bound must be True or False")
+    return adaptive
 
 
 def _check_max_workers(max_workers: int | None) -> int:

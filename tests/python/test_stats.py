@@ -10,7 +10,7 @@ import time
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
-from support import Pools
+from support import Pools, wait_until
 
 from weirpool import Advice, Percentiles, Stats, advise
 from weirpool._advice import advise_from
@@ -78,6 +78,44 @@ def test_stats_can_be_written_as_json(pools: Pools) -> None:
     assert written["workers"][0]["tasks"] == 50
     assert set(written["run"]) == {"p50", "p95", "p99", "count", "total"}
     assert written["advice"]["chunksize"] > 1
+
+
+# ---- a bound that finds itself ---------------------------------------------------------------------
+
+
+def test_an_adaptive_bound_begins_with_two_a_worker(pools: Pools) -> None:
+    for pool in (pools.bounded(True, adaptive_bound=True), pools.unbounded(adaptive_bound=True)):
+        pool.submit(pow, 2, 3).result()
+        assert pool.stats().bound == 4
+
+
+def test_an_adaptive_bound_stays_in_its_range(pools: Pools) -> None:
+    pool = pools.bounded(None, adaptive_bound=True)
+    bounds = set()
+    for number in range(3000):
+        pool.submit(pow, number, 2)
+        bounds.add(pool.stats().bound)
+    assert all(bound is not None and 3 <= bound <= 16 for bound in bounds)
+    assert pool.stats().peak_outstanding <= 16
+
+
+def test_an_adaptive_bound_moves(pools: Pools) -> None:
+    pool = pools.bounded(None, adaptive_bound=True)
+
+    def has_moved() -> bool:
+        for _ in range(50):
+            pool.submit(time.sleep, 0.02)  # long enough that less than two a worker will do
+        return pool.stats().bound == 3
+
+    wait_until(has_moved, "the bound has fallen to one more than there are workers")
+
+
+def test_an_adaptive_bound_needs_no_other(pools: Pools) -> None:
+    for bound in (1, 8):
+        with pytest.raises(ValueError, match="choose one"):
+            pools.bounded(bound, adaptive_bound=True)
+    with pytest.raises(TypeError, match="adaptive_bound"):
+        pools.unbounded(adaptive_bound=1)
 
 
 # ---- advice ----------------------------------------------------------------------------------------

@@ -45,6 +45,8 @@ def make() -> None:
     ProcessPoolExecutor()
     ProcessPoolExecutor(4, context, set_up, ("a", 1), max_tasks_per_child=10)
     ProcessPoolExecutor(max_workers=None, mp_context=None, initializer=None, initargs=(), max_tasks_per_child=None)
+    ProcessPoolExecutor(adaptive_bound=True)
+    BoundedProcessPoolExecutor(True, adaptive_bound=True)
     ProcessPoolExecutor(pickler="cloudpickle")
     ProcessPoolExecutor(pickler=pickle)
     BoundedProcessPoolExecutor()
