@@ -44,7 +44,7 @@ void wp_note_accepted(struct weirpool *pool, struct weirpool_task *task)
 
 void wp_note_blocked(struct weirpool *pool)
 {
-    pool->times.full_at = wp_os_now();
+    pool->times.full_at = pool->times.now; /* of the taker that made room: not before its workers had finished */
 }
 
 static uint32_t count_workers_up(const struct weirpool *pool)
