@@ -75,6 +75,8 @@ struct weirpool_options {
     uint64_t arena_bytes;           /* address space for large payloads; 0: as much as there is physical memory */
     uint32_t adaptive;              /* 1: the pool finds its bound by itself, from one more than there are workers to
                                        4 times as many, or 8 times where tasks take less than 10 ms; `bound` is 0 */
+    uint64_t max_unstarted;         /* the most tasks that no worker has started; 0: no bound */
+    uint64_t max_bytes;             /* the most bytes of outstanding payloads; a larger one runs alone; 0: none */
 };
 
 /*
@@ -109,6 +111,7 @@ struct weirpool_stats {
     uint64_t outstanding;           /* admitted and not finished: waiting + running */
     uint64_t waiting;               /* admitted, no worker has started it */
     uint64_t running;               /* a worker has started it; or its callbacks have not run (WEIRPOOL_HOLDS) */
+    uint64_t bytes_held;            /* with max_bytes: of admitted and unfinished payloads, each at most max_bytes */
     uint64_t peak_outstanding;
     uint64_t admitted_over_bound;   /* by weirpool_admit() with WEIRPOOL_OVER_BOUND */
     uint64_t blocked_producers;     /* threads that wait for room at this moment */
@@ -123,16 +126,16 @@ struct weirpool_stats {
     struct weirpool_durations wait; /* from admission, with the task at hand, until a worker started it */
     struct weirpool_durations run;  /* from there until its result was complete */
     struct weirpool_durations refill_lag; /* from a worker's finish to its next start, if a task or a producer waited */
-    double occupancy;               /* the share of the last ten seconds that workers spent running tasks: 0 to 1 */
-    double tasks_per_second;        /* that workers finished in the same time */
-    uint64_t segment_bytes;         /* memory that the shared segment really holds (st_blocks) */
+    double occupancy; /* the share of the last ten seconds that workers spent running tasks: 0 to 1 */
+    double tasks_per_second; /* that workers finished in the same time */
+    uint64_t segment_bytes; /* memory that the shared segment really holds (st_blocks) */
 };
 
 /* One worker process. Memory is for whoever asks to look up, by the pid. */
 struct weirpool_worker_stats {
     int pid;
-    uint64_t tasks;                 /* that it has finished */
-    uint64_t busy_ns;               /* with these, and with what it runs now */
+    uint64_t tasks; /* that it has finished */
+    uint64_t busy_ns; /* with these, and with what it runs now */
 };
 
 /* What is in the future: `ns` nanoseconds from now, as a deadline. */

@@ -37,36 +37,53 @@ enum weirpool_admission {
 };
 
 /*
- * Obtains a permit, by `deadline`. Never overtakes a producer that waits already.
+ * Obtains a permit for a task of `bytes` bytes, by `deadline`. Never overtakes a producer that waits already. 0 bytes:
+ * how many is not known yet, and where the pool has max_bytes the caller weighs the task before it publishes it.
  * Returns 1 if one more worker is wanted (outstanding tasks exceed workers), else 0; errors as weirpool_submit().
  */
-WEIRPOOL_API int weirpool_admit(weirpool *pool, enum weirpool_admission admission, int64_t deadline);
-
-/* Gives back a permit for which nothing will be published. */
-WEIRPOOL_API void weirpool_forgo(weirpool *pool);
+WEIRPOOL_API int weirpool_admit(weirpool *pool, enum weirpool_admission admission, size_t bytes, int64_t deadline);
 
 /*
- * Publishes a task under a permit that the caller holds; never waits. The parts are copied. On an error the permit has
- * been given back. Errors: -EPIPE (broken), -ENOMEM, -EMSGSIZE, -ECHILD.
+ * The caller's permit, obtained with 0 bytes, is for a task of so many. Needless without max_bytes. Errors: -EAGAIN (no
+ * room: wait in line, `permitted`), -ESHUTDOWN, -EPIPE, -ECHILD; the permit stays the caller's.
  */
-WEIRPOOL_API int weirpool_publish(weirpool *pool, const struct iovec *parts, int count, void *user, unsigned interest,
-                                  weirpool_task **task);
+WEIRPOOL_API int weirpool_weigh(weirpool *pool, enum weirpool_admission admission, size_t bytes);
+
+/* Gives back a permit, with the bytes that it was obtained or weighed with, for which nothing will be published. */
+WEIRPOOL_API void weirpool_forgo(weirpool *pool, size_t weighed);
+
+/* A task to publish, or a place to take in line. What is not said is 0. */
+struct weirpool_request {
+    const struct iovec *parts;      /* the task in pieces, which are copied; NULL: a place for a bare permit */
+    int count;
+    void *user;
+    unsigned interest;              /* enum weirpool_interest */
+    size_t weighed;                 /* what the permit was obtained or weighed with; without parts: is to be */
+    bool permitted;                 /* a place for `weighed` alone: the caller has a permit */
+    int bell;                       /* an eventfd to ring when the turn has come or never will; 0: none */
+};
 
 /*
- * A place in the line at the gate. With `parts` a copy of the task stays there: whoever frees a permit publishes it, so
- * that workers need not wait for the producer to be scheduled. At most WEIRPOOL_PARK_LIMIT bytes: -EMSGSIZE. Without
- * (NULL) the place is for a bare permit, as from weirpool_admit(). Other errors: -ESHUTDOWN, -EPIPE, -ENOMEM, -ECHILD.
- * A ticket is used by one thread at a time, and ends with weirpool_await() or weirpool_leave().
+ * Publishes a task under a permit that the caller holds; never waits. On an error the permit has been given back.
+ * Errors: -EPIPE (broken), -ENOMEM, -EMSGSIZE, -ECHILD.
+ */
+WEIRPOOL_API int weirpool_publish(weirpool *pool, const struct weirpool_request *request, weirpool_task **task);
+
+/*
+ * A place in the line at the gate. With parts a copy of the task stays there: whoever frees a permit publishes it, so
+ * that workers need not wait for the producer to be scheduled. At most WEIRPOOL_PARK_LIMIT bytes: -EMSGSIZE. Other
+ * errors: -ESHUTDOWN, -EPIPE, -ENOMEM, -ECHILD. A ticket is used by one thread at a time, and ends with
+ * weirpool_await() or weirpool_leave(); the bell stays open until then.
  */
 typedef struct weirpool_ticket weirpool_ticket;
 #define WEIRPOOL_PARK_LIMIT ((size_t)64 * 1024)
-WEIRPOOL_API int weirpool_queue(weirpool *pool, const struct iovec *parts, int count, void *user, unsigned interest,
-                                weirpool_task **task, weirpool_ticket **ticket);
+WEIRPOOL_API int weirpool_queue(weirpool *pool, const struct weirpool_request *request, weirpool_task **task,
+                                weirpool_ticket **ticket);
 
 /*
  * Waits by `deadline` until the ticket's turn has come. -EAGAIN, -ETIMEDOUT, -EINTR: not yet, and the place is kept.
- * -ECHILD: the ticket is the parent's. Anything else ends it. 0: the task was published, or the permit is the caller's;
- * -ESHUTDOWN, -EPIPE (broken), -ENOMEM: nothing was submitted.
+ * -ECHILD: the ticket is the parent's. Anything else ends it. 0: the task was published, or what was waited for is the
+ * caller's; -ESHUTDOWN, -EPIPE (broken), -ENOMEM: nothing was submitted. A permit from before stays the caller's.
  */
 WEIRPOOL_API int weirpool_await(weirpool *pool, weirpool_ticket *ticket, int64_t deadline);
 

@@ -39,7 +39,8 @@ static void forget_other_tasks(struct wp_adapt *adapt, uint64_t run_ns)
 /* Twice the places that wait, or what the lag asks for: about W * (1 + lag / t). */
 static void raise(struct wp_adapt *adapt, const struct wp_measure *measure)
 {
-    double need = (double)adapt->workers * (1 + (double)measure->dry_ns / (double)(measure->busy_ns > 0 ? measure->busy_ns : 1));
+    double need =
+        (double)adapt->workers * (1 + (double)measure->dry_ns / (double)(measure->busy_ns > 0 ? measure->busy_ns : 1));
     uint64_t limit = wp_adapt_limit(adapt->workers);
     uint64_t wanted = need < (double)limit ? (uint64_t)need + 1 : limit;
     uint64_t more = 2 * adapt->bound - adapt->workers;

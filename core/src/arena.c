@@ -69,7 +69,7 @@ static void unlist_free(struct wp_arena *arena, struct wp_extent *e)
 
 int wp_arena_init(struct wp_arena *arena, int fd, uint64_t at, uint64_t size)
 {
-    *arena = (struct wp_arena){.fd = fd, .at = at, .size = size / WP_PAGE * WP_PAGE};
+    *arena = (struct wp_arena){.fd = fd, .at = at, .size = size / WP_PAGE * WP_PAGE, .most_held = UINT64_MAX};
     struct wp_extent *whole = calloc(1, sizeof *whole);
     if (whole == NULL) {
         return -ENOMEM;
@@ -243,10 +243,15 @@ struct wp_extent *wp_arena_alloc(struct wp_arena *arena, uint64_t size)
     return e;
 }
 
+void wp_arena_limit(struct wp_arena *arena, uint64_t bytes)
+{
+    arena->most_held = bytes != 0 ? bytes : UINT64_MAX;
+}
+
 void wp_arena_free(struct wp_arena *arena, struct wp_extent *e)
 {
     arena->used -= e->size;
-    if (arena->warm + e->size > WP_WARM_BYTES) {
+    if (arena->used + arena->warm + e->size > arena->most_held || arena->warm + e->size > WP_WARM_BYTES) {
         chill(arena, e);
         return;
     }

@@ -23,12 +23,16 @@ struct wp_arena {
     uint64_t size;
     uint64_t used; /* bytes allocated */
     uint64_t warm; /* bytes free and warm */
+    uint64_t most_held; /* used and warm together: past it nothing is kept warm */
     struct wp_extent *first;
     struct wp_extent *free[2][WP_SIZE_CLASSES]; /* by temperature and size */
 };
 
 int wp_arena_init(struct wp_arena *arena, int fd, uint64_t at, uint64_t size);
 void wp_arena_fini(struct wp_arena *arena);
+
+/* Freed memory is kept warm only while this and what is used are no more than `bytes`. 0: no such limit. */
+void wp_arena_limit(struct wp_arena *arena, uint64_t bytes);
 
 /* An extent of at least `size` bytes (1 or more), or NULL: no room, or no memory for the bookkeeping. */
 struct wp_extent *wp_arena_alloc(struct wp_arena *arena, uint64_t size);

@@ -54,7 +54,7 @@ void weirpool_told(weirpool *pool, weirpool_task *task)
     if (task->holding) {
         task->holding = false;
         pool->held--;
-        wp_gate_return(&pool->gate);
+        wp_gate_return(&pool->gate, task->size);
         wp_flow(pool);
     }
     wp_unlock(pool);

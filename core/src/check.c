@@ -54,13 +54,16 @@ static const char *find_fault(const struct weirpool *pool)
     if (gate->outstanding != pool->table.used + pool->overflowing + pool->unpublished + pool->held) {
         return "permits differ from the tasks that hold them";
     }
-    if (count_links(&gate->waiting) != gate->blocked) {
+    if (count_links(&gate->waiting) + count_links(&gate->heavy) != gate->blocked) {
         return "the gate's count differs from the producers that wait";
     }
     if (gate->blocked > 0 && gate->closed != 0) {
         return "a producer waits at a closed gate";
     }
-    if (gate->blocked > 0 && (gate->bound == 0 || gate->outstanding < gate->bound)) {
+    if (gate->unstarted > gate->outstanding) {
+        return "more tasks are unstarted than outstanding";
+    }
+    if (wp_gate_could_admit(gate)) {
         return "a producer waits although there is room";
     }
     if (count_links(&pool->unwatched) != wp_load_relaxed(&pool->unwatched_count)) {

@@ -50,6 +50,8 @@ enum wp_stop { WP_RUN = 0, WP_FINISH = 1, WP_HALT = 2 };
  * parked[]         its worker, its repair     fetch_or/and seq_cst, against `tail` and `stop`
  * streaming[]      its worker sets,           fetch_or     seq_cst, against `addressee`
  *                  parent clears              exchange
+ * want_starts      parent                     pool lock    seq_cst, against a slot's state (tell_start, worker.c)
+ * started          workers set, parent clears store        seq_cst, against `addressee`
  */
 struct wp_header {
     uint64_t magic;
@@ -68,7 +70,9 @@ struct wp_header {
     alignas(WP_CACHE_LINE) _Atomic uint64_t waking;
     alignas(WP_CACHE_LINE) _Atomic uint32_t addressee;
     _Atomic uint32_t stop;
+    _Atomic uint32_t want_starts;
     alignas(WP_CACHE_LINE) _Atomic uint32_t helper_bell;
+    _Atomic uint32_t started;
     alignas(WP_CACHE_LINE) _Atomic uint64_t parked[WP_WORKER_WORDS];
     _Atomic uint64_t streaming[WP_WORKER_WORDS];
 };
@@ -123,7 +127,8 @@ static inline enum wp_tag wp_state_tag(uint64_t state)
  * field             writer                        protection    order
  * state             FREE, QUEUED: parent          pool lock     stored; QUEUED is released by `tail` to the claim
  *                   QUEUED to FREE: parent        CAS           against a claim (wp_table_cancel)
- *                   RUNNING: who claims           CAS           acquires what `tail` released
+ *                   RUNNING: who claims           CAS           acquires what `tail` released; seq_cst,
+ *                                                               against `want_starts`
  *                   DONE: its worker              CAS           releases (wp_table_finish) to try_slot
  * payload*          parent while FREE             state         published with QUEUED
  * started           who claimed it                atomic        relaxed: the parent also reads it of a task that runs,

@@ -42,15 +42,15 @@ static uint64_t arena_for(uint64_t wanted)
     return (size + WP_PAGE - 1) / WP_PAGE * WP_PAGE;
 }
 
-static void init_private(struct weirpool *pool, uint64_t bound)
+static void init_private(struct weirpool *pool, const struct wp_bounds *bound, uint32_t workers)
 {
     pthread_mutex_init(&pool->lock, NULL);
     pool->generation = wp_fork_generation();
     pool->doorbell = pool->parent = pool->watch = -1;
     pool->segment.fd = -1;
     pool->helper_spin.allowed = wp_os_cores() > 1;
-    wp_gate_init(&pool->gate, bound);
     wp_recent_init(&pool->times.recent, wp_os_now());
+    wp_gate_init(&pool->gate, bound, workers);
     wp_list_init(&pool->overflow);
     wp_list_init(&pool->watched);
     wp_list_init(&pool->unwatched);
@@ -86,7 +86,7 @@ static int make_members(struct weirpool *pool, uint32_t workers)
 
 static int build(struct weirpool *pool, uint32_t workers, bool adaptive, uint64_t arena_bytes)
 {
-    uint32_t slots = slots_for(workers, adaptive ? wp_adapt_limit(workers) : pool->gate.bound);
+    uint32_t slots = slots_for(workers, adaptive ? wp_adapt_limit(workers) : pool->gate.bound.tasks);
     if (adaptive) {
         wp_adapt_begin(pool, workers);
     }
@@ -100,6 +100,7 @@ static int build(struct weirpool *pool, uint32_t workers, bool adaptive, uint64_
         rc = wp_arena_init(&pool->arena, pool->segment.fd, pool->segment.arena_at, pool->segment.arena_size);
     }
     if (rc == 0) {
+        wp_arena_limit(&pool->arena, pool->gate.bound.bytes);
         rc = make_members(pool, workers);
     }
     return rc == 0 ? open_descriptors(pool) : rc;
@@ -155,6 +156,12 @@ static int check_options(const struct weirpool_options *options)
     return 0;
 }
 
+static uint32_t count_workers(uint32_t wanted)
+{
+    uint32_t workers = wanted != 0 ? wanted : wp_os_cores();
+    return workers < WEIRPOOL_MAX_WORKERS ? workers : WEIRPOOL_MAX_WORKERS;
+}
+
 int weirpool_open(weirpool **out, const struct weirpool_options *given)
 {
     int rc = check_options(given);
@@ -170,10 +177,13 @@ int weirpool_open(weirpool **out, const struct weirpool_options *given)
     if (pool == NULL) {
         return -ENOMEM;
     }
-    init_private(pool, options.bound);
-    uint32_t cores = wp_os_cores();
-    uint32_t workers = options.workers != 0 ? options.workers : cores;
-    workers = workers < WEIRPOOL_MAX_WORKERS ? workers : WEIRPOOL_MAX_WORKERS;
+    uint32_t workers = count_workers(options.workers);
+    const struct wp_bounds bound = {
+        .tasks = options.bound,
+        .unstarted = options.max_unstarted,
+        .bytes = options.max_bytes,
+    };
+    init_private(pool, &bound, workers);
     rc = build(pool, workers, options.adaptive == 1, options.arena_bytes);
     if (rc == 0) {
         rc = wp_crew_start(pool, &options);

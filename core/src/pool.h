@@ -59,6 +59,7 @@ struct weirpool {
     uint64_t overflowing; /* tasks in the overflow */
     uint64_t unplaced; /* of these, how many need a place in the arena */
     uint64_t unpublished; /* permits whose task is not in table or overflow yet */
+    uint64_t starts_seen; /* tasks at positions below are known to have been started */
     uint64_t held; /* permits of taken tasks that are not told yet */
     uint64_t submitted;
     uint64_t finished; /* ended, however */
@@ -114,6 +115,10 @@ static inline void wp_unlock(struct weirpool *pool)
 /* -ECHILD in a fork of the process that owns the pool, else 0. */
 int wp_check_owner(const struct weirpool *pool);
 
+/* line.c: stands in line and waits; past the deadline leaves. Without the lock. */
+int wp_queue_and_wait(struct weirpool *pool, const struct weirpool_request *request, weirpool_task **task,
+                      int64_t deadline);
+
 /* What a deadline that has passed is called: a try, or a wait that was too long. */
 static inline int wp_too_late(int64_t deadline)
 {
@@ -127,6 +132,21 @@ int wp_enqueue(struct weirpool *pool, struct weirpool_task *task, const struct i
 
 /* queue.c: room was made: publishes from the overflow, admits waiting producers, rings for what is to be told. */
 void wp_flow(struct weirpool *pool);
+
+/* queue.c: a task was started, or has ended: it is unstarted no more. */
+void wp_started(struct weirpool *pool, struct weirpool_task *task);
+
+/* starts.c: counts which tasks workers have started, where that is bounded. */
+void wp_note_starts(struct weirpool *pool);
+
+/* starts.c: makes workers say that they have started a task, while a producer waits for that. */
+void wp_ask_for_starts(struct weirpool *pool);
+
+/* submit.c: such a payload would never find a place in the arena. */
+bool wp_is_too_large(const struct weirpool *pool, size_t size);
+
+/* line.c: the ticket's turn has come, or never will. */
+void wp_settle_ticket(struct weirpool *pool, struct weirpool_ticket *ticket, int outcome);
 
 /* queue.c: removes a task from table or overflow. */
 void wp_dequeue(struct weirpool *pool, struct weirpool_task *task);

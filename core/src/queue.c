@@ -115,6 +115,14 @@ static void drop_payload(struct weirpool *pool, struct weirpool_task *task)
     task->bytes = NULL;
 }
 
+void wp_started(struct weirpool *pool, struct weirpool_task *task)
+{
+    if (!task->started) {
+        task->started = true;
+        wp_gate_start(&pool->gate);
+    }
+}
+
 static void list_for_telling(struct weirpool *pool, struct weirpool_task *task, uint32_t interest)
 {
     task->watched = (interest & (WEIRPOOL_WATCHED | WEIRPOOL_HOLDS)) != 0;
@@ -140,12 +148,13 @@ void wp_end_task(struct weirpool *pool, struct weirpool_task *task, int error)
     task->error = error;
     pool->finished++;
     wp_note_end(pool, task);
+    wp_started(pool, task);
     uint32_t interest = wp_settle(pool, &task->word);
     task->holding = (interest & WEIRPOOL_HOLDS) != 0;
     if (task->holding) {
         pool->held++;
     } else {
-        wp_gate_return(&pool->gate);
+        wp_gate_return(&pool->gate, task->size);
     }
     list_for_telling(pool, task, interest);
 }
@@ -170,26 +179,37 @@ static void admit(struct weirpool *pool, struct weirpool_ticket *ticket)
 {
     ticket->outcome = 0;
     wp_note_blocked(pool);
+    int outcome = 0;
     if (ticket->task != NULL) {
-        ticket->outcome = wp_enqueue(pool, ticket->task, NULL, 0);
-        pool->submitted += ticket->outcome == 0;
+        outcome = wp_enqueue(pool, ticket->task, NULL, 0);
+        pool->submitted += outcome == 0;
     } else {
-        pool->unpublished++;
+        pool->unpublished += !ticket->permitted;
     }
-    if (ticket->outcome != 0) {
-        wp_gate_return(&pool->gate);
+    if (outcome != 0) {
+        wp_gate_start(&pool->gate);
+        wp_gate_return(&pool->gate, ticket->bytes);
     }
-    wp_settle(pool, &ticket->word);
+    wp_settle_ticket(pool, ticket, outcome);
+}
+
+static void admit_producers(struct weirpool *pool)
+{
+    struct weirpool_ticket *ticket;
+    while ((ticket = wp_gate_admit_next(&pool->gate)) != NULL) {
+        admit(pool, ticket);
+    }
 }
 
 void wp_flow(struct weirpool *pool)
 {
     refill(pool);
+    if (pool->gate.bound.unstarted != 0) {
+        wp_ask_for_starts(pool); /* before they are counted: what is claimed in between is seen by one of the two */
+        wp_note_starts(pool);
+    }
     if (pool->gate.closed == 0) {
-        struct weirpool_ticket *ticket;
-        while ((ticket = wp_gate_admit_next(&pool->gate)) != NULL) {
-            admit(pool, ticket);
-        }
+        admit_producers(pool);
     }
     if (wp_is_drained(pool) || !wp_list_is_empty(&pool->watched)) {
         wp_ring_collector(pool);
@@ -201,7 +221,6 @@ void wp_close_gate(struct weirpool *pool, int reason)
     pool->gate.closed = reason;
     struct weirpool_ticket *ticket;
     while ((ticket = wp_gate_dismiss_next(&pool->gate)) != NULL) {
-        ticket->outcome = reason;
-        wp_settle(pool, &ticket->word);
+        wp_settle_ticket(pool, ticket, reason);
     }
 }

@@ -71,10 +71,11 @@ static void describe(const struct weirpool *pool, struct weirpool_stats *stats)
     const struct wp_times *times = &pool->times;
     uint64_t running = wp_count_running(pool) + pool->held;
     *stats = (struct weirpool_stats){
-        .bound = gate->bound,
+        .bound = gate->bound.tasks,
         .outstanding = gate->outstanding,
         .waiting = gate->outstanding - running,
         .running = running,
+        .bytes_held = gate->bytes,
         .peak_outstanding = gate->peak,
         .admitted_over_bound = gate->over_bound,
         .blocked_producers = gate->blocked,

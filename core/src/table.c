@@ -61,7 +61,7 @@ bool wp_table_claim(const struct wp_segment *segment, uint32_t me, uint64_t *pos
         }
         struct wp_slot *slot = wp_slot_at(segment, head);
         uint64_t queued = wp_state(head, 0, WP_QUEUED);
-        bool won = wp_cas_acq_rel(&slot->state, &queued, wp_state(head, me, WP_RUNNING));
+        bool won = wp_cas_seq_cst(&slot->state, &queued, wp_state(head, me, WP_RUNNING));
         /* Help whoever won: a claimer that was stopped or killed right here holds nobody up. */
         uint64_t expected = head;
         wp_cas_acq_rel(&header->head, &expected, head + 1);

@@ -32,7 +32,7 @@ struct wp_extent;
  *                                                         weirpool_phase() and weirpool_wait()
  * place, position, link,   queue.c, take.c, repair.c      pool lock
  * holding, watched, error,
- * unplaced
+ * unplaced, started
  * streaming, received      take.c, repair.c               pool lock; a drainer reads `received` without it: nobody else
  *                                                         writes it meanwhile
  * bytes, extent            queue.c                        pool lock (before publication: the submitting thread)
@@ -49,6 +49,7 @@ struct weirpool_task {
     bool watched; /* taken, and the collector's to tell */
     bool streaming; /* its result's head came through a stream */
     bool unplaced; /* in the overflow, and needs a place in the arena */
+    bool started; /* a worker is known to have started it, or it has ended */
     uint64_t position;
     size_t size; /* of the payload */
     unsigned char *bytes; /* a private copy of the payload, while it is in neither slot nor arena */

@@ -88,7 +88,7 @@ void wp_adapt_begin(struct weirpool *pool, uint32_t workers)
     wp_adapt_init(&pool->times.adapt, workers);
     pool->times.now = wp_os_now();
     begin_measure(&pool->times);
-    pool->gate.bound = pool->times.adapt.bound;
+    pool->gate.bound.tasks = pool->times.adapt.bound;
 }
 
 void wp_adapt_bound(struct weirpool *pool)
@@ -98,7 +98,7 @@ void wp_adapt_bound(struct weirpool *pool)
         times->measure.tasks >= 2 * (uint64_t)times->adapt.workers && times->now - times->measuring_since >= MEASURE_NS;
     if (times->adapt.workers > 0 && enough) {
         wp_adapt_step(&times->adapt, &times->measure);
-        pool->gate.bound = times->adapt.bound;
+        pool->gate.bound.tasks = times->adapt.bound;
         begin_measure(times);
     }
 }

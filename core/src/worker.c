@@ -80,6 +80,26 @@ void weirpool_announce(weirpool_worker *worker, enum weirpool_standing standing)
     wp_store_release(&worker->segment.records[worker->number].standing, shared[standing]);
 }
 
+/* ---- ringing ---- */
+
+/* Wakes whoever of the parent's threads asked for it. */
+static void ring(weirpool_worker *worker)
+{
+    struct wp_header *header = worker->segment.header;
+    /* seq_cst: the done or streaming bit, or `started`, was set before; see wp_address(). */
+    switch (wp_load_seq_cst(&header->addressee)) {
+    case WP_COLLECTOR:
+        wp_os_bell_ring(worker->channel.doorbell);
+        break;
+    case WP_HELPER:
+        wp_fetch_add_seq_cst(&header->helper_bell, 1);
+        wp_os_futex_wake(&header->helper_bell, 1, WP_SHARED);
+        break;
+    default: /* the parent looks before it sleeps */
+        break;
+    }
+}
+
 /* ---- claiming ---- */
 
 static bool is_halted(const weirpool_worker *worker)
@@ -119,6 +139,16 @@ static void note_start(const weirpool_worker *worker, int64_t now)
     worker->slot->free_since = (uint64_t)worker->free_since;
 }
 
+/* A producer waits until tasks are started. seq_cst: it sees our claim, or we see that it waits (wp_ask_for_starts). */
+static void tell_start(weirpool_worker *worker)
+{
+    struct wp_header *header = worker->segment.header;
+    if (wp_load_seq_cst(&header->want_starts) != 0) {
+        wp_store_seq_cst(&header->started, 1);
+        ring(worker);
+    }
+}
+
 static int claim_now(weirpool_worker *worker, struct weirpool_claimed *claimed, int64_t now)
 {
     if (is_halted(worker)) {
@@ -133,6 +163,7 @@ static int claim_now(weirpool_worker *worker, struct weirpool_claimed *claimed, 
     }
     worker->slot = wp_slot_at(&worker->segment, worker->position);
     note_start(worker, now);
+    tell_start(worker);
     wp_look(&worker->segment); /* more work: one more worker */
     return view_payload(worker, claimed);
 }
@@ -189,24 +220,6 @@ int weirpool_claim(weirpool_worker *worker, struct weirpool_claimed *claimed, in
 }
 
 /* ---- finishing ---- */
-
-/* Wakes whoever of the parent's threads asked for it. */
-static void ring(weirpool_worker *worker)
-{
-    struct wp_header *header = worker->segment.header;
-    /* seq_cst: the done or streaming bit was set before; see wp_address(). */
-    switch (wp_load_seq_cst(&header->addressee)) {
-    case WP_COLLECTOR:
-        wp_os_bell_ring(worker->channel.doorbell);
-        break;
-    case WP_HELPER:
-        wp_fetch_add_seq_cst(&header->helper_bell, 1);
-        wp_os_futex_wake(&header->helper_bell, 1, WP_SHARED);
-        break;
-    default: /* the parent looks before it sleeps */
-        break;
-    }
-}
 
 /* The ring is full: the parent has to make room before the task is done. */
 static void ask_for_draining(weirpool_worker *worker)

@@ -7,18 +7,34 @@
 
 /* ---- making ---- */
 
+/* Seconds; None: waits for ever; negative: does not wait. */
+static int set_patience(Engine *engine, PyObject *seconds)
+{
+    double value = seconds == Py_None ? 0 : PyFloat_AsDouble(seconds);
+    if (value == -1.0 && PyErr_Occurred()) {
+        return -1;
+    }
+    bool forever = seconds == Py_None || value >= (double)WEIRPOOL_FOREVER / 1e9;
+    engine->patience = forever ? WEIRPOOL_FOREVER : value < 0 ? -1 : (int64_t)(value * 1e9);
+    return 0;
+}
+
 static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"workers", "bound", "crew", "pickler", "adaptive", NULL};
+    static char *names[] = {"workers", "bound",     "crew",     "pickler", "adaptive",
+                            "backlog", "max_bytes", "patience", NULL};
     unsigned workers;
     unsigned long long bound;
     PyObject *crew, *pickler = Py_None;
     int adaptive = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "IKO|Op", names, &workers, &bound, &crew, &pickler, &adaptive)) {
+    unsigned long long backlog = 0, bytes = 0;
+    PyObject *patience = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "IKO|OpKKO", names, &workers, &bound, &crew, &pickler, &adaptive,
+                                     &backlog, &bytes, &patience)) {
         return NULL;
     }
     Engine *engine = (Engine *)type->tp_alloc(type, 0);
-    if (engine == NULL || codec_init(&engine->codec, pickler) < 0) {
+    if (engine == NULL || set_patience(engine, patience) < 0 || codec_init(&engine->codec, pickler) < 0) {
         Py_XDECREF(engine);
         return NULL;
     }
@@ -27,6 +43,8 @@ static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         .workers = workers,
         .bound = bound,
         .adaptive = (uint32_t)adaptive,
+        .max_unstarted = backlog,
+        .max_bytes = bytes,
     };
     int rc = weirpool_open(&engine->pool, &options);
     if (rc != 0) {
@@ -35,6 +53,8 @@ static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         Py_DECREF(engine);
         return NULL;
     }
+    engine->weighs = bytes != 0;
+    engine->starts_late = bytes != 0 || backlog != 0;
     engine->crew = Py_NewRef(crew);
     return (PyObject *)engine;
 }
@@ -308,14 +328,14 @@ static PyObject *engine_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (rc != 0) {
         return raise_error(state_of(self), rc);
     }
-    return Py_BuildValue("{sKsKsKsKsKsKsKsdsKsKsKsKsKsKsKsNsNsNsdsd}", "bound", s.bound, "outstanding", s.outstanding,
-                         "waiting", s.waiting, "running", s.running, "blocked_producers", s.blocked_producers,
-                         "admitted_over_bound", s.admitted_over_bound, "peak_outstanding", s.peak_outstanding,
-                         "blocked_seconds", seconds(s.blocked_ns), "submitted", s.submitted, "finished", s.finished,
-                         "completed", s.completed, "failed", s.failed, "cancelled", s.cancelled, "workers_died",
-                         s.workers_died, "segment_bytes", s.segment_bytes, "wait", durations(&s.wait), "run",
-                         durations(&s.run), "refill_lag", durations(&s.refill_lag), "occupancy", s.occupancy,
-                         "tasks_per_second", s.tasks_per_second);
+    return Py_BuildValue(
+        "{sKsKsKsKsKsKsKsKsKsdsKsKsKsKsKsKsKsNsNsNsdsd}", "rejected", engine->rejected, "bytes_held", s.bytes_held,
+        "bound", s.bound, "outstanding", s.outstanding, "waiting", s.waiting, "running", s.running, "blocked_producers",
+        s.blocked_producers, "admitted_over_bound", s.admitted_over_bound, "peak_outstanding", s.peak_outstanding,
+        "blocked_seconds", seconds(s.blocked_ns), "submitted", s.submitted, "finished", s.finished, "completed",
+        s.completed, "failed", s.failed, "cancelled", s.cancelled, "workers_died", s.workers_died, "segment_bytes",
+        s.segment_bytes, "wait", durations(&s.wait), "run", durations(&s.run), "refill_lag", durations(&s.refill_lag),
+        "occupancy", s.occupancy, "tasks_per_second", s.tasks_per_second);
 }
 
 static int append_worker(PyObject *list, const struct weirpool_worker_stats *worker)
@@ -413,7 +433,8 @@ static PyType_Slot engine_slots[] = {
     {Py_tp_traverse, engine_traverse},
     {Py_tp_clear, engine_clear},
     {Py_tp_methods, engine_methods},
-    {Py_tp_doc, "Engine(workers, bound, crew, pickler=None, adaptive=False)\n--\n\n"
+    {Py_tp_doc, "Engine(workers, bound, crew, pickler=None, adaptive=False, backlog=0, max_bytes=0, "
+                "patience=None)\n--\n\n"
                 "A pool of the core; crew.start_one() brings a worker."},
     {0, NULL},
 };

@@ -157,7 +157,11 @@ struct engine {
     struct codec codec;
     PyObject *cause;  /* why the pool broke, a text; with the next one NULL: a worker died */
     PyObject *reason; /* what the tasks' exceptions say; NULL: the usual text */
-    uint64_t unsent;  /* tasks that could not be pickled */
+    uint64_t unsent; /* tasks that could not be pickled */
+    uint64_t rejected; /* submissions for which there was no room */
+    int64_t patience; /* how long a submission waits for room, in ns; WEIRPOOL_FOREVER; negative: not at all */
+    bool weighs; /* bytes are bounded */
+    bool starts_late; /* a producer may have to wait while there are fewer workers than may be */
     int inside;       /* calls that are under way, and may have released the interpreter lock */
     int closing;      /* close it when nobody is inside */
     int broke;

@@ -17,16 +17,42 @@ void leave_delivery(void)
     deliveries--;
 }
 
+/* ---- waiting in line ---- */
+
+/* One call of submit(). */
+struct submission {
+    Engine *engine;
+    const struct call *call;
+    PyObject *future;
+    enum weirpool_admission admission;
+    int64_t deadline; /* of all its waits together */
+};
+
+/* There is no room, and the executor does not wait, or not for longer. Returns -1. */
+static int refuse(Engine *engine)
+{
+    struct state *state = state_of((PyObject *)engine);
+    PyObject *seconds = engine->patience < 0 ? Py_NewRef(Py_None) : PyFloat_FromDouble((double)engine->patience / 1e9);
+    PyObject *refusal = seconds != NULL ? call_support(state, "refusal", "(O)", seconds) : NULL;
+    Py_XDECREF(seconds);
+    if (refusal != NULL) {
+        engine->rejected++;
+        PyErr_SetObject((PyObject *)Py_TYPE(refusal), refusal);
+        Py_DECREF(refusal);
+    }
+    return -1;
+}
+
 /* Waits for a ticket's turn, and for signals meanwhile: -EINTR means that one raised, and that the place is kept. */
-static int await_ticket(Engine *engine, weirpool_ticket *ticket)
+static int await_ticket(const struct submission *s, weirpool_ticket *ticket)
 {
     for (;;) {
-        int64_t slice = wait_slice(WEIRPOOL_FOREVER);
+        int64_t slice = wait_slice(s->deadline);
         int rc;
         Py_BEGIN_ALLOW_THREADS
-        rc = weirpool_await(engine->pool, ticket, slice);
+        rc = weirpool_await(s->engine->pool, ticket, slice);
         Py_END_ALLOW_THREADS
-        if (!is_early(rc, WEIRPOOL_FOREVER)) {
+        if (!is_early(rc, s->deadline)) {
             return rc;
         }
         if (PyErr_CheckSignals() < 0) {
@@ -35,29 +61,53 @@ static int await_ticket(Engine *engine, weirpool_ticket *ticket)
     }
 }
 
+static int is_too_late(int rc)
+{
+    return rc == -ETIMEDOUT || rc == -EAGAIN;
+}
+
+static int start_wanted_worker(Engine *engine)
+{
+    PyObject *done = PyObject_CallMethod(engine->crew, "start_one", NULL);
+    Py_XDECREF(done);
+    return done != NULL ? 0 : -1;
+}
+
+/* Where more than their number bounds the tasks, those that had to wait may be the first that a worker is missing for. */
+static int start_worker_after_wait(Engine *engine)
+{
+    return engine->starts_late && weirpool_worker_wanted(engine->pool) == 1 ? start_wanted_worker(engine) : 0;
+}
+
 /*
- * Waits in line, with an encoded task or (NULL) for a bare permit. -1: exception set. `came` says whether the turn has
- * come, which may be so although a signal raised.
+ * Takes a place in line and waits there. -1: exception set. `came` says whether the turn has come, which may be so
+ * although there is an exception.
  */
-static int wait_in_line(Engine *engine, const struct encoded *encoded, PyObject *future, int *came)
+static int wait_in_line(const struct submission *s, const struct weirpool_request *request, int *came)
 {
     weirpool_ticket *ticket;
-    const struct iovec *parts = encoded != NULL ? encoded->parts : NULL;
-    int count = encoded != NULL ? encoded->count : 0;
-    int rc = weirpool_queue(engine->pool, parts, count, future, 0, future_task(future), &ticket);
+    int rc = weirpool_queue(s->engine->pool, request, future_task(s->future), &ticket);
+    int signaled = 0;
     if (rc == 0) {
-        rc = await_ticket(engine, ticket);
-        if (rc == -EINTR) {
-            *came = weirpool_leave(engine->pool, ticket) == 1;
-            return -1;
+        rc = await_ticket(s, ticket);
+        signaled = rc == -EINTR;
+        if (signaled || is_too_late(rc)) {
+            int left = weirpool_leave(s->engine->pool, ticket);
+            rc = left == 0 ? rc : left == 1 ? 0 : left;
         }
     }
     *came = rc == 0;
-    if (rc != 0) {
-        raise_error(state_of((PyObject *)engine), rc);
+    if (signaled) {
         return -1;
     }
-    return 0;
+    if (is_too_late(rc)) {
+        return refuse(s->engine);
+    }
+    if (rc != 0) {
+        raise_error(state_of((PyObject *)s->engine), rc);
+        return -1;
+    }
+    return start_worker_after_wait(s->engine);
 }
 
 /* While a task is in flight its future is kept alive; future_tell() or tell_cancelled() ends the flight. */
@@ -72,17 +122,36 @@ static void undo_flight(PyObject *future)
     Py_DECREF(future);
 }
 
-static int publish(Engine *engine, const struct encoded *encoded, PyObject *future)
+static int publish(const struct submission *s, const struct encoded *encoded, size_t weighed)
 {
-    weirpool_task **task = future_task(future);
+    const struct weirpool_request request = {
+        .parts = encoded->parts,
+        .count = encoded->count,
+        .user = s->future,
+        .weighed = weighed,
+    };
+    weirpool_task **task = future_task(s->future);
     if (encoded->size <= WEIRPOOL_PARK_LIMIT) {
-        return weirpool_publish(engine->pool, encoded->parts, encoded->count, future, 0, task);
+        return weirpool_publish(s->engine->pool, &request, task);
     }
     int rc;
     Py_BEGIN_ALLOW_THREADS
-    rc = weirpool_publish(engine->pool, encoded->parts, encoded->count, future, 0, task);
+    rc = weirpool_publish(s->engine->pool, &request, task);
     Py_END_ALLOW_THREADS
     return rc;
+}
+
+/* Uses the permit up. */
+static int publish_in_flight(const struct submission *s, const struct encoded *encoded, size_t weighed)
+{
+    begin_flight(s->future);
+    int rc = publish(s, encoded, weighed);
+    if (rc != 0) {
+        undo_flight(s->future);
+        raise_error(state_of((PyObject *)s->engine), rc);
+        return -1;
+    }
+    return 0;
 }
 
 /* The exception that is set becomes the future's: a task that cannot be pickled fails, its submission does not. */
@@ -100,13 +169,6 @@ static int fail_with_current(struct state *state, PyObject *future)
     Py_XDECREF(failure);
     Py_DECREF(error);
     return failure != NULL ? 0 : -1;
-}
-
-static int start_wanted_worker(Engine *engine)
-{
-    PyObject *done = PyObject_CallMethod(engine->crew, "start_one", NULL);
-    Py_XDECREF(done);
-    return done != NULL ? 0 : -1;
 }
 
 /* A start failed, and tasks of others may have counted on that worker: try for them, else the pool breaks. */
@@ -139,80 +201,143 @@ static int start_worker_for_unsent(Engine *engine)
     return wanted ? start_wanted_worker(engine) : 0;
 }
 
-static int submit_with_permit(Engine *engine, const struct call *call, PyObject *future)
+/* The call cannot be pickled: its future fails, and the permit returns. */
+static int fail_submission(const struct submission *s, size_t weighed)
 {
-    struct state *state = state_of((PyObject *)engine);
-    struct encoded encoded;
-    if (encode_call(engine, call, SIZE_MAX, &encoded) != 0) {
-        int rc = fail_with_current(state, future);
-        if (rc == 0) {
-            rc = start_worker_for_unsent(engine);
-        }
-        weirpool_forgo(engine->pool);
-        return rc;
+    int rc = fail_with_current(state_of((PyObject *)s->engine), s->future);
+    if (rc == 0) {
+        rc = start_worker_for_unsent(s->engine);
     }
-    begin_flight(future);
-    int rc = publish(engine, &encoded, future);
-    encoded_clear(&encoded);
-    if (rc != 0) {
-        undo_flight(future);
-        raise_error(state, rc);
-        return -1;
-    }
-    return 0;
+    weirpool_forgo(s->engine->pool, weighed);
+    return rc;
 }
 
-/* The pickle of a large task is made once there is room for it: a hundred producers do not hold a hundred of them. */
-static int submit_large_in_line(Engine *engine, const struct call *call, PyObject *future)
+/* A small task waits in line with its pickle, so that whoever makes room can publish it. */
+static int park(const struct submission *s, const struct encoded *encoded)
 {
+    const struct weirpool_request request = {.parts = encoded->parts, .count = encoded->count, .user = s->future};
     int came = 0;
-    if (wait_in_line(engine, NULL, future, &came) < 0) {
-        if (came) {
-            weirpool_forgo(engine->pool);
-        }
-        return -1;
-    }
-    return submit_with_permit(engine, call, future);
-}
-
-static int submit_in_line(Engine *engine, const struct call *call, PyObject *future)
-{
-    struct state *state = state_of((PyObject *)engine);
-    struct encoded encoded;
-    int rc = encode_call(engine, call, WEIRPOOL_PARK_LIMIT, &encoded);
-    if (rc < 0) {
-        return fail_with_current(state, future);
-    }
-    if (rc == 1) {
-        return submit_large_in_line(engine, call, future);
-    }
-    int came = 0;
-    begin_flight(future);
-    rc = wait_in_line(engine, &encoded, future, &came);
-    encoded_clear(&encoded);
+    begin_flight(s->future);
+    int rc = wait_in_line(s, &request, &came);
     if (!came) {
-        undo_flight(future);
+        undo_flight(s->future);
     }
     return rc;
 }
 
-/* permit, worker, pickle, publish: whatever fails on the way, the permit returns. */
-static int submit(Engine *engine, const struct call *call, PyObject *future)
+/*
+ * A large task waits for its bytes with its permit, but without its pickle, which is made again when there is room: a
+ * hundred producers do not hold a hundred of them.
+ */
+static int submit_when_light_enough(const struct submission *s, size_t size)
 {
-    int rc = weirpool_admit(engine->pool, deliveries > 0 ? WEIRPOOL_OVER_BOUND : WEIRPOOL_IN_BOUND, WEIRPOOL_NOW);
+    const struct weirpool_request request = {.weighed = size, .permitted = true};
+    int came = 0;
+    if (wait_in_line(s, &request, &came) < 0) {
+        weirpool_forgo(s->engine->pool, came ? size : 0);
+        return -1;
+    }
+    struct encoded encoded;
+    if (encode_call(s->engine, s->call, SIZE_MAX, &encoded) != 0) {
+        return fail_submission(s, size);
+    }
+    int rc = publish_in_flight(s, &encoded, size);
+    encoded_clear(&encoded);
+    return rc;
+}
+
+/* There is a permit, and no room for the bytes. Takes `encoded` over. */
+static int wait_for_bytes(const struct submission *s, struct encoded *encoded)
+{
+    size_t size = encoded->size;
+    int rc;
+    if (s->deadline <= 0 || size <= WEIRPOOL_PARK_LIMIT) {
+        weirpool_forgo(s->engine->pool, 0);
+        rc = s->deadline <= 0 ? refuse(s->engine) : park(s, encoded);
+        encoded_clear(encoded);
+    } else {
+        encoded_clear(encoded);
+        rc = submit_when_light_enough(s, size);
+    }
+    return rc;
+}
+
+static int submit_with_permit(const struct submission *s)
+{
+    struct encoded encoded;
+    if (encode_call(s->engine, s->call, SIZE_MAX, &encoded) != 0) {
+        return fail_submission(s, 0);
+    }
+    int rc = s->engine->weighs ? weirpool_weigh(s->engine->pool, s->admission, encoded.size) : 0;
     if (rc == -EAGAIN) {
-        return submit_in_line(engine, call, future);
+        return wait_for_bytes(s, &encoded);
+    }
+    if (rc != 0) {
+        weirpool_forgo(s->engine->pool, 0);
+        raise_error(state_of((PyObject *)s->engine), rc);
+        rc = -1;
+    } else {
+        rc = publish_in_flight(s, &encoded, s->engine->weighs ? encoded.size : 0);
+    }
+    encoded_clear(&encoded);
+    return rc;
+}
+
+/* The pickle of a large task is made once there is room for one task more. */
+static int submit_large_in_line(const struct submission *s)
+{
+    const struct weirpool_request request = {.weighed = 0};
+    int came = 0;
+    if (wait_in_line(s, &request, &came) < 0) {
+        if (came) {
+            weirpool_forgo(s->engine->pool, 0);
+        }
+        return -1;
+    }
+    return submit_with_permit(s);
+}
+
+static int submit_in_line(const struct submission *s)
+{
+    struct encoded encoded;
+    int rc = encode_call(s->engine, s->call, WEIRPOOL_PARK_LIMIT, &encoded);
+    if (rc < 0) {
+        return fail_with_current(state_of((PyObject *)s->engine), s->future);
+    }
+    if (rc == 1) {
+        return submit_large_in_line(s);
+    }
+    rc = park(s, &encoded);
+    encoded_clear(&encoded);
+    return rc;
+}
+
+/* permit, worker, pickle, publish: whatever fails on the way, the permit returns. */
+static int submit(const struct submission *s)
+{
+    Engine *engine = s->engine;
+    int rc = weirpool_admit(engine->pool, s->admission, 0, WEIRPOOL_NOW);
+    if (rc == -EAGAIN) {
+        return s->deadline <= 0 ? refuse(engine) : submit_in_line(s);
     }
     if (rc < 0) {
         raise_error(state_of((PyObject *)engine), rc);
         return -1;
     }
     if (rc == 1 && start_wanted_worker(engine) < 0) {
-        weirpool_forgo(engine->pool);
+        weirpool_forgo(engine->pool, 0);
         rescue_others(engine);
         return -1;
     }
-    return submit_with_permit(engine, call, future);
+    return submit_with_permit(s);
+}
+
+static int64_t deadline_of(const Engine *engine)
+{
+    if (engine->patience == WEIRPOOL_FOREVER || engine->patience <= 0) {
+        return engine->patience == WEIRPOOL_FOREVER ? WEIRPOOL_FOREVER : WEIRPOOL_NOW;
+    }
+    return weirpool_deadline(engine->patience);
 }
 
 PyObject *engine_submit(PyObject *self, PyObject *const *args, Py_ssize_t count)
@@ -228,7 +353,14 @@ PyObject *engine_submit(PyObject *self, PyObject *const *args, Py_ssize_t count)
     engine_enter(engine);
     struct call call = {.fn = args[0], .args = args[1], .kwargs = args[2]};
     PyObject *future = future_new(state_of(self), engine);
-    if (future != NULL && submit(engine, &call, future) < 0) {
+    const struct submission submission = {
+        .engine = engine,
+        .call = &call,
+        .future = future,
+        .admission = deliveries > 0 ? WEIRPOOL_OVER_BOUND : WEIRPOOL_IN_BOUND,
+        .deadline = deadline_of(engine),
+    };
+    if (future != NULL && submit(&submission) < 0) {
         Py_CLEAR(future);
     }
     engine_sweep(engine);

@@ -16,16 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from weirpool._advice import Advice, advise
-    from weirpool._errors import WorkerDied
+    from weirpool._errors import RejectedSubmission, SubmitTimeout, WorkerDied
+    from weirpool._policy import AUTO_BACKLOG
     from weirpool._stats import Percentiles, Stats, WorkerStats
     from weirpool.process import BoundedProcessPoolExecutor, ProcessPoolExecutor
 
 __all__ = [
+    "AUTO_BACKLOG",
     "Advice",
     "BoundedProcessPoolExecutor",
     "Percentiles",
     "ProcessPoolExecutor",
+    "RejectedSubmission",
     "Stats",
+    "SubmitTimeout",
     "WorkerDied",
     "WorkerStats",
     "advise",
@@ -35,11 +39,14 @@ __version__ = "0.1.0"
 
 # Imported when they are asked for: each worker that is not forked imports this package, and needs none of them.
 _HOMES = {
+    "AUTO_BACKLOG": "weirpool._policy",
     "Advice": "weirpool._advice",
     "BoundedProcessPoolExecutor": "weirpool.process",
     "Percentiles": "weirpool._stats",
     "ProcessPoolExecutor": "weirpool.process",
+    "RejectedSubmission": "weirpool._errors",
     "Stats": "weirpool._stats",
+    "SubmitTimeout": "weirpool._errors",
     "WorkerDied": "weirpool._errors",
     "WorkerStats": "weirpool._stats",
     "advise": "weirpool._advice",

@@ -36,7 +36,15 @@ class Future(BaseFuture[_T]):
 @final
 class Engine:
     def __new__(
-        cls, workers: int, bound: int, crew: object, pickler: Pickler | None = None, adaptive: bool = False
+        cls,
+        workers: int,
+        bound: int,
+        crew: object,
+        pickler: Pickler | None = None,
+        adaptive: bool = False,
+        backlog: int = 0,
+        max_bytes: int = 0,
+        patience: float | None = None,
     ) -> Engine: ...
     def submit(self, fn: Callable[..., _T], args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Future[_T]: ...
     def collect(self) -> tuple[int, int]: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import signal as signals
 
 
@@ -38,3 +39,17 @@ def _signal_name(number: int) -> str:
         return signals.Signals(number).name
     except ValueError:  # a real-time signal
         return f"signal {number}"
+
+
+class RejectedSubmission(queue.Full):
+    """There was no room for one more task, and the submitter did not want to wait.
+
+    Nothing was submitted. Later may do, unlike after a ``RuntimeError``, which means: never again.
+    """
+
+
+class SubmitTimeout(RejectedSubmission, TimeoutError):  # noqa: N818 - it says what happened
+    """There was no room for one more task within the time that its submitter was willing to wait.
+
+    Nothing was submitted. Later may do.
+    """

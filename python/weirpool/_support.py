@@ -10,7 +10,7 @@ from concurrent.futures import _base, process
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any
 
-from weirpool._errors import WorkerDied
+from weirpool._errors import RejectedSubmission, SubmitTimeout, WorkerDied
 
 if TYPE_CHECKING:
     from weirpool._crew import Crew
@@ -72,6 +72,17 @@ def portable(error: BaseException) -> process._ExceptionWithTraceback:
 def log_callback_error(future: cf.Future[object], error: BaseException) -> None:
     """A done-callback raised."""
     _base.LOGGER.error("exception calling callback for %r", future, exc_info=error)
+
+
+def refusal(seconds: float | None) -> RejectedSubmission:
+    """What submit() raises where there is no room, and the executor waits no longer than so (None: not at all)."""
+    if seconds is None:
+        return RejectedSubmission("the pool is full, and it was made with block_on_submit=False: submit again later")
+    return SubmitTimeout(
+        f"the pool has been full for the {seconds:g} s of submit_backlog_timeout: submit again later"
+        if seconds
+        else "the pool is full, and its submit_backlog_timeout is 0: submit again later"
+    )
 
 
 def make_condition(lock: Any) -> threading.Condition:

@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from weirpool import _core, _map, _pickler, _support
+from weirpool import _core, _map, _pickler, _policy, _support
 from weirpool._collector import Collector, is_exiting
 from weirpool._crew import Crew
 from weirpool._pickler import Pickler
@@ -24,14 +24,12 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_MOST_OUTSTANDING = 2**63 - 1
-
 
 class ProcessPoolExecutor(cf.Executor):
     """A drop-in for ``concurrent.futures.ProcessPoolExecutor`` over the weirpool engine.
 
-    Accepts every task at once, as the standard class does. Thread-safe. A pool belongs to the process that made it:
-    in a forked child its methods raise ``RuntimeError``.
+    Accepts every task at once, as the standard class does, unless it is given a bound. Thread-safe. A pool belongs to
+    the process that made it: in a forked child its methods raise ``RuntimeError``.
     """
 
     def __init__(
@@ -42,6 +40,10 @@ class ProcessPoolExecutor(cf.Executor):
         initargs: tuple[Any, ...] = (),
         *,
         max_tasks_per_child: int | None = None,
+        max_submit_backlog: int | Literal[True] | None = None,
+        submit_backlog_timeout: float | None = None,
+        block_on_submit: bool = True,
+        max_bytes: int | None = None,
         adaptive_bound: bool = False,
         pickler: str | Pickler | None = None,
     ) -> None:
@@ -55,6 +57,14 @@ class ProcessPoolExecutor(cf.Executor):
             initargs: Arguments for the initializer.
             max_tasks_per_child: How many tasks a worker executes before another takes its place; None: no limit.
                 Not with fork; "spawn" is used where mp_context is None.
+            max_submit_backlog: The most tasks that are accepted and that no worker has started; those that run come on
+                top of them. True (AUTO_BACKLOG): twice the number of workers. None: no such bound.
+            submit_backlog_timeout: Seconds that ``submit()`` waits for room, under whichever bound, before it raises
+                SubmitTimeout; 0: it tries once. None: it waits as long as it takes.
+            block_on_submit: False: where there is no room ``submit()`` raises RejectedSubmission at once.
+            max_bytes: The most bytes that the arguments of outstanding tasks may have together, pickled. A task that
+                is larger than that waits until it is alone. What a blocked thread holds beside it is at most 64 KiB
+                of pickle. None: no such bound.
             adaptive_bound: Bound the outstanding tasks, and find the bound by itself: from 2 x max_workers on as low
                 as max_workers + 1 while that keeps the workers busy, and up to 4 x max_workers (8 x where tasks take
                 less than 10 ms) where they have to wait for tasks while producers are blocked. stats().bound has it.
@@ -66,6 +76,7 @@ class ProcessPoolExecutor(cf.Executor):
 
         Raises:
             ValueError, TypeError: As the standard class, for the same arguments.
+            ValueError: A bound or a timeout that is none, or a timeout beside block_on_submit=False.
             TypeError: The pickler has no ``dumps`` or no ``loads``.
             ModuleNotFoundError: The pickler is not installed.
         """
@@ -78,6 +89,12 @@ class ProcessPoolExecutor(cf.Executor):
         self._initargs = initargs
         self._max_tasks_per_child = max_tasks_per_child
         self._pickler = _pickler.check(pickler)
+        _policy.check_size("max_submit_backlog", max_submit_backlog)
+        self._backlog = _policy.tasks(max_submit_backlog, self._max_workers)
+        self._max_bytes = _policy.check_bytes(max_bytes)
+        self._patience = _policy.patience(
+            submit_backlog_timeout, block_on_submit, ("submit_backlog_timeout", "block_on_submit")
+        )
         self._adaptive = _check_adaptive(adaptive_bound)
         self._bound: int | None = 2 * self._max_workers if adaptive_bound else None  # where it begins
         # Held to write what follows. An RLock: a signal handler may come upon it.
@@ -97,7 +114,8 @@ class ProcessPoolExecutor(cf.Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> cf.Future[T]:
         """Have ``fn(*args, **kwargs)`` executed by a worker, and return its future.
 
-        Where the executor is bounded and full, the calling thread waits for room, first come first served. Not so in
+        Where the executor is bounded and full, the calling thread waits for room, first come first served, or as long
+        as the executor's submit_backlog_timeout and block_on_submit say. Not so in
         a done-callback, or while another task is pickled, which is admitted over the bound: its waiting could stall
         the pool. If a signal handler raises while it waits, nothing was submitted, unless its turn came just then.
 
@@ -106,6 +124,8 @@ class ProcessPoolExecutor(cf.Executor):
         Raises:
             RuntimeError: After shutdown(), also for a thread that was waiting; in a forked child.
             BrokenProcessPool: The pool broke, also for a thread that was waiting. It has no cause: futures tell why.
+            RejectedSubmission: There was no room, and block_on_submit is False.
+            SubmitTimeout: There was no room within submit_backlog_timeout.
             MemoryError: The pickled task is larger than the shared memory, or there is no memory for it.
             OSError, or whatever else starting a process raises: A worker was wanted and could not be started.
         """
@@ -135,8 +155,9 @@ class ProcessPoolExecutor(cf.Executor):
             timeout: Seconds from this call until the last result must have come, else the iterator raises
                 TimeoutError. None: no limit.
             chunksize: How many calls travel together. Larger chunks pay for very short calls.
-            buffersize: How many chunks may be submitted and not yet yielded. None: the bound of a bounded executor;
-                an unbounded one submits all of them at once, as the standard class does.
+            buffersize: How many chunks may be submitted and not yet yielded. None: the bound of a bounded executor
+                (max_submit_backlog + max_workers; 2 x max_workers with max_bytes alone); an unbounded one submits all
+                of them at once, as the standard class does.
 
         Raises:
             ValueError: chunksize or buffersize below 1.
@@ -144,8 +165,16 @@ class ProcessPoolExecutor(cf.Executor):
             RuntimeError, BrokenProcessPool, MemoryError, OSError: As submit(), here and from the iterator.
         """
         _map.check_arguments(chunksize, buffersize)
-        window = self._bound if buffersize is None else buffersize
+        window = self._window() if buffersize is None else buffersize
         return _map.results(self, fn, iterables, timeout, chunksize, window)
+
+    def _window(self) -> int | None:
+        """The most unread chunks that a map holds where nothing else is said. None: all of them."""
+        if self._bound is not None:
+            return self._bound
+        if self._backlog is not None:
+            return self._backlog + self._max_workers
+        return None if self._max_bytes is None else 2 * self._max_workers
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept nothing more; what was accepted is executed. Threads that wait for room get RuntimeError.
@@ -273,6 +302,9 @@ class ProcessPoolExecutor(cf.Executor):
             crew,
             _pickler.find(self._pickler),
             self._adaptive,
+            self._backlog or 0,
+            self._max_bytes or 0,
+            self._patience,
         )
         crew.serve(engine)
         try:
@@ -318,6 +350,10 @@ class BoundedProcessPoolExecutor(ProcessPoolExecutor):
         initargs: tuple[Any, ...] = (),
         *,
         max_tasks_per_child: int | None = None,
+        max_submit_backlog: int | Literal[True] | None = None,
+        submit_backlog_timeout: float | None = None,
+        block_on_submit: bool = True,
+        max_bytes: int | None = None,
         adaptive_bound: bool = False,
         pickler: str | Pickler | None = None,
     ) -> None:
@@ -326,8 +362,9 @@ class BoundedProcessPoolExecutor(ProcessPoolExecutor):
         Args:
             max_queue_size: The most outstanding tasks (waiting and running; a task whose future has done-callbacks is
                 finished when they have run). True: twice the number of workers. None: no bound.
-            max_workers, mp_context, initializer, initargs, max_tasks_per_child, adaptive_bound, pickler: As
-                ProcessPoolExecutor.
+            max_workers, mp_context, initializer, initargs, max_tasks_per_child, max_submit_backlog,
+            submit_backlog_timeout, block_on_submit, max_bytes, adaptive_bound, pickler: As ProcessPoolExecutor. Where
+                there are several bounds a task is admitted when all of them have room.
 
         Raises:
             ValueError: max_queue_size is anything else; or a number, with adaptive_bound. Nothing was started.
@@ -336,7 +373,7 @@ class BoundedProcessPoolExecutor(ProcessPoolExecutor):
         Warns:
             RuntimeWarning: max_queue_size is less than the number of workers, so that some will never have work.
         """
-        _check_max_queue_size(max_queue_size)
+        _policy.check_size("max_queue_size", max_queue_size)
         if adaptive_bound and not (max_queue_size is None or max_queue_size is True):
             raise ValueError("choose one: max_queue_size as a number, or adaptive_bound=True")
         super().__init__(
@@ -345,13 +382,16 @@ class BoundedProcessPoolExecutor(ProcessPoolExecutor):
             initializer,
             initargs,
             max_tasks_per_child=max_tasks_per_child,
+            max_submit_backlog=max_submit_backlog,
+            submit_backlog_timeout=submit_backlog_timeout,
+            block_on_submit=block_on_submit,
+            max_bytes=max_bytes,
             adaptive_bound=adaptive_bound,
             pickler=pickler,
         )
         if not adaptive_bound:
-            self._bound = 2 * self._max_workers if max_queue_size is True else max_queue_size
+            self._bound = _policy.tasks(max_queue_size, self._max_workers)
         if self._bound is not None:
-            self._bound = min(self._bound, _MOST_OUTSTANDING)
             _warn_of_low_bound(self._bound, self._max_workers)
 
 
@@ -363,13 +403,6 @@ class _CallQueue:
 
     def join_thread(self) -> None:
         """Nothing to wait for."""
-
-
-def _check_max_queue_size(size: object) -> None:
-    if size is None or size is True:
-        return
-    if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
-        raise ValueError("max_queue_size must be None, True, or a positive int")
 
 
 def _warn_of_low_bound(bound: int, workers: int) -> None:

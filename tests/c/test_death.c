@@ -290,8 +290,8 @@ static void test_helper_lets_a_drainer_finish(void)
     struct iovec part = {.iov_base = "x", .iov_len = 1};
     set_up_by_hand(2);
     hand_open(&hand, rig.pool);
-    CHECK(weirpool_admit(rig.pool, WEIRPOOL_IN_BOUND, WEIRPOOL_NOW) >= 0);
-    CHECK_OK(weirpool_publish(rig.pool, &part, 1, NULL, 0, &task));
+    CHECK(weirpool_admit(rig.pool, WEIRPOOL_IN_BOUND, 0, WEIRPOOL_NOW) >= 0);
+    CHECK_OK(weirpool_publish(rig.pool, &(struct weirpool_request){.parts = &part, .count = 1}, &task));
     order(rig.pool, ANSWER, 1);
     CHECK_OK(pthread_create(&helper, NULL, wait_for_ever, task));
     AWAIT(wp_load_seq_cst(&rig.pool->segment.header->addressee) == WP_HELPER);
@@ -532,11 +532,11 @@ static void test_workers_wanted(void)
     CHECK_EQ(weirpool_worker_wanted(rig.pool), 1);
     CHECK_OK(weirpool_worker_reserve(rig.pool, &first));
     CHECK_EQ(weirpool_worker_wanted(rig.pool), 0);
-    CHECK_EQ(weirpool_admit(rig.pool, WEIRPOOL_IN_BOUND, WEIRPOOL_NOW), 1);
+    CHECK_EQ(weirpool_admit(rig.pool, WEIRPOOL_IN_BOUND, 0, WEIRPOOL_NOW), 1);
     CHECK_OK(weirpool_worker_reserve(rig.pool, &second));
     CHECK(second != first);
     CHECK_EQ(weirpool_worker_wanted(rig.pool), 0);
-    weirpool_forgo(rig.pool);
+    weirpool_forgo(rig.pool, 0);
     weirpool_worker_abandon(rig.pool, first);
     weirpool_worker_abandon(rig.pool, second);
     CHECK_EQ(weirpool_worker_wanted(rig.pool), 1);

@@ -132,33 +132,109 @@ static void join_producer(struct producer *p, int expected)
 
 /* ---- the bookkeeping alone ---- */
 
+/* A task that was started ends. */
+static void give_back(struct wp_gate *gate, uint64_t bytes)
+{
+    wp_gate_start(gate);
+    wp_gate_return(gate, bytes);
+}
+
 static void test_bookkeeping(void)
 {
     struct wp_gate gate;
     struct weirpool_ticket first = {.task = NULL}, second = {.task = NULL};
-    wp_gate_init(&gate, 2);
-    CHECK(wp_gate_try(&gate));
-    CHECK(wp_gate_try(&gate));
-    CHECK(!wp_gate_try(&gate));
+    wp_gate_init(&gate, &(struct wp_bounds){.tasks = 2}, 1);
+    CHECK(wp_gate_try(&gate, 0));
+    CHECK(wp_gate_try(&gate, 0));
+    CHECK(!wp_gate_try(&gate, 0));
     wp_gate_queue(&gate, &first);
     wp_gate_queue(&gate, &second);
     CHECK_EQ(gate.blocked, 2);
     CHECK(wp_gate_admit_next(&gate) == NULL);
-    wp_gate_return(&gate);
-    CHECK(!wp_gate_try(&gate)); /* never overtakes who waits */
+    give_back(&gate, 0);
+    CHECK(!wp_gate_try(&gate, 0)); /* never overtakes who waits */
     CHECK(wp_gate_admit_next(&gate) == &first);
     CHECK(wp_gate_admit_next(&gate) == NULL);
-    wp_gate_force(&gate);
+    wp_gate_force(&gate, 0);
     CHECK_EQ(gate.over_bound, 1);
     CHECK_EQ(gate.outstanding, 3);
     CHECK_EQ(gate.peak, 3);
-    wp_gate_return(&gate);
+    give_back(&gate, 0);
     CHECK(wp_gate_admit_next(&gate) == NULL);
     wp_gate_withdraw(&gate, &second);
     CHECK_EQ(gate.blocked, 0);
     CHECK(wp_gate_dismiss_next(&gate) == NULL);
-    wp_gate_return(&gate);
-    wp_gate_return(&gate);
+    give_back(&gate, 0);
+    give_back(&gate, 0);
+    CHECK_EQ(gate.outstanding, 0);
+}
+
+static void test_unstarted_are_bounded(void)
+{
+    struct wp_gate gate;
+    struct weirpool_ticket waits = {.task = NULL};
+    wp_gate_init(&gate, &(struct wp_bounds){.unstarted = 1}, 1);
+    CHECK(wp_gate_try(&gate, 0));
+    CHECK(wp_gate_lacks_starts(&gate));
+    CHECK(!wp_gate_try(&gate, 0));
+    wp_gate_queue(&gate, &waits);
+    CHECK(!wp_gate_could_admit(&gate));
+    wp_gate_start(&gate);
+    CHECK(wp_gate_admit_next(&gate) == &waits); /* the other one runs on */
+    CHECK_EQ(gate.outstanding, 2);
+    CHECK(!wp_gate_try(&gate, 0));
+    wp_gate_return(&gate, 0);
+    CHECK(!wp_gate_try(&gate, 0));
+    give_back(&gate, 0);
+    CHECK_EQ(gate.outstanding, 0);
+    CHECK_EQ(gate.unstarted, 0);
+}
+
+static void test_bytes_are_bounded(void)
+{
+    struct wp_gate gate;
+    wp_gate_init(&gate, &(struct wp_bounds){.bytes = 100}, 1);
+    CHECK(wp_gate_try(&gate, 60));
+    CHECK(!wp_gate_try(&gate, 60));
+    CHECK(wp_gate_try(&gate, 40));
+    CHECK(wp_gate_try(&gate, 0)); /* of a size that is not known yet */
+    CHECK(!wp_gate_try_weigh(&gate, 1));
+    give_back(&gate, 60);
+    CHECK(wp_gate_try_weigh(&gate, 60));
+    give_back(&gate, 60);
+    CHECK(!wp_gate_try(&gate, 1000)); /* too heavy for the bound: runs alone */
+    give_back(&gate, 40);
+    CHECK(wp_gate_try(&gate, 1000));
+    CHECK_EQ(gate.bytes, 100);
+    CHECK(!wp_gate_try(&gate, 1));
+    give_back(&gate, 1000);
+    CHECK_EQ(gate.bytes, 0);
+    CHECK_EQ(gate.outstanding, 0);
+}
+
+/* Whoever waits for many bytes is overtaken by lighter tasks, but only so often: it never waits for ever. */
+static void test_heavy_is_not_overtaken_for_ever(void)
+{
+    struct wp_gate gate;
+    struct weirpool_ticket heavy = {.permitted = true, .bytes = 80}, light = {.bytes = 10};
+    wp_gate_init(&gate, &(struct wp_bounds){.bytes = 100}, 1);
+    CHECK(wp_gate_try(&gate, 50));
+    CHECK(wp_gate_try(&gate, 0));
+    wp_gate_queue(&gate, &heavy);
+    for (int i = 0; i < 2; i++) { /* twice the workers */
+        CHECK(wp_gate_try(&gate, 10));
+    }
+    CHECK(!wp_gate_try(&gate, 10));
+    wp_gate_queue(&gate, &light);
+    give_back(&gate, 10);
+    CHECK(wp_gate_admit_next(&gate) == NULL);
+    give_back(&gate, 50);
+    CHECK(wp_gate_admit_next(&gate) == &heavy);
+    CHECK(wp_gate_admit_next(&gate) == &light);
+    give_back(&gate, 10);
+    give_back(&gate, 10);
+    give_back(&gate, 80);
+    CHECK_EQ(gate.bytes, 0);
     CHECK_EQ(gate.outstanding, 0);
 }
 
@@ -350,7 +426,7 @@ static void check_that_all_wake(int (*end)(weirpool *), int reason)
     }
     CHECK_RC(submit_now(1), reason);
     CHECK_RC(weirpool_submit(pool, "x", 1, NULL, WEIRPOOL_FOREVER, NULL), reason);
-    CHECK_RC(weirpool_admit(pool, WEIRPOOL_OVER_BOUND, WEIRPOOL_NOW), reason);
+    CHECK_RC(weirpool_admit(pool, WEIRPOOL_OVER_BOUND, 0, WEIRPOOL_NOW), reason);
     CHECK_EQ(stats().blocked_producers, 0);
     check_pool(pool);
 }
@@ -380,7 +456,8 @@ static weirpool_ticket *queue_task(uint32_t *id, weirpool_task **task)
 {
     weirpool_ticket *ticket;
     struct iovec part = {.iov_base = id, .iov_len = sizeof *id};
-    CHECK_OK(weirpool_queue(pool, &part, 1, NULL, WEIRPOOL_WATCHED, task, &ticket));
+    CHECK_OK(weirpool_queue(pool, &(struct weirpool_request){.parts = &part, .count = 1, .interest = WEIRPOOL_WATCHED},
+                            task, &ticket));
     return ticket;
 }
 
@@ -416,7 +493,7 @@ static void test_ticket_is_given_up(void)
     CHECK_OK(submit_now(0));
     weirpool_ticket *first = queue_task(&ids[0], &tasks[0]);
     weirpool_ticket *second = queue_task(&ids[1], &tasks[1]);
-    CHECK_OK(weirpool_queue(pool, NULL, 0, NULL, 0, NULL, &bare));
+    CHECK_OK(weirpool_queue(pool, &(struct weirpool_request){.parts = NULL}, NULL, &bare));
     CHECK_OK(weirpool_leave(pool, first));
     CHECK_EQ(stats().blocked_producers, 2);
     CHECK_EQ(run_one(), 0);
@@ -426,7 +503,7 @@ static void test_ticket_is_given_up(void)
     CHECK_OK(fetch(0, WEIRPOOL_NOW));
     CHECK_EQ(weirpool_leave(pool, bare), 1); /* too late: the permit is the caller's */
     CHECK_EQ(stats().outstanding, 1);
-    weirpool_forgo(pool);
+    weirpool_forgo(pool, 0);
     run_dry();
     CHECK_EQ(stats().submitted, 2);
     tear_down();
@@ -444,7 +521,7 @@ static void check_ticket_at_the_end(int (*end)(weirpool *), int reason)
     CHECK_OK(end(pool));
     CHECK_RC(weirpool_await(pool, waits, WEIRPOOL_FOREVER), reason);
     CHECK_RC(weirpool_leave(pool, leaves), reason);
-    CHECK_RC(weirpool_queue(pool, NULL, 0, NULL, 0, NULL, &late), reason);
+    CHECK_RC(weirpool_queue(pool, &(struct weirpool_request){.parts = NULL}, NULL, &late), reason);
     CHECK_EQ(stats().blocked_producers, 0);
     tear_down();
 }
@@ -462,7 +539,7 @@ static void test_ticket_for_too_much(void)
     weirpool_ticket *ticket;
     weirpool_task *task;
     set_up(1);
-    CHECK_RC(weirpool_queue(pool, &part, 1, NULL, 0, &task, &ticket), -EMSGSIZE);
+    CHECK_RC(weirpool_queue(pool, &(struct weirpool_request){.parts = &part, .count = 1}, &task, &ticket), -EMSGSIZE);
     CHECK_EQ(stats().blocked_producers, 0);
     tear_down();
 }
@@ -473,9 +550,9 @@ static void test_over_the_bound(void)
 {
     set_up(2);
     CHECK_OK(submit_now(0));
-    CHECK(weirpool_admit(pool, WEIRPOOL_OVER_BOUND, WEIRPOOL_NOW) >= 0);
+    CHECK(weirpool_admit(pool, WEIRPOOL_OVER_BOUND, 0, WEIRPOOL_NOW) >= 0);
     CHECK_EQ(stats().admitted_over_bound, 0); /* there was room */
-    CHECK(weirpool_admit(pool, WEIRPOOL_OVER_BOUND, WEIRPOOL_NOW) >= 0);
+    CHECK(weirpool_admit(pool, WEIRPOOL_OVER_BOUND, 0, WEIRPOOL_NOW) >= 0);
     CHECK_EQ(stats().admitted_over_bound, 1);
     CHECK_EQ(stats().outstanding, 3);
     CHECK_EQ(stats().peak_outstanding, 3);
@@ -483,9 +560,10 @@ static void test_over_the_bound(void)
 
     uint32_t id = 1;
     struct iovec part = {.iov_base = &id, .iov_len = sizeof id};
-    CHECK_OK(weirpool_publish(pool, &part, 1, NULL, WEIRPOOL_WATCHED, NULL));
+    CHECK_OK(weirpool_publish(
+        pool, &(struct weirpool_request){.parts = &part, .count = 1, .interest = WEIRPOOL_WATCHED}, NULL));
     CHECK_RC(submit_now(9), -EAGAIN);
-    weirpool_forgo(pool);
+    weirpool_forgo(pool, 0);
     CHECK_EQ(stats().outstanding, 2);
     CHECK_RC(submit_now(9), -EAGAIN);
     CHECK_EQ(run_one(), 0);
@@ -497,9 +575,9 @@ static void test_over_the_bound(void)
 static void test_forgo_lets_the_next_in(void)
 {
     set_up(1);
-    CHECK(weirpool_admit(pool, WEIRPOOL_IN_BOUND, WEIRPOOL_NOW) >= 0);
+    CHECK(weirpool_admit(pool, WEIRPOOL_IN_BOUND, 0, WEIRPOOL_NOW) >= 0);
     struct producer *p = start_producer(3, 100, WEIRPOOL_FOREVER);
-    weirpool_forgo(pool);
+    weirpool_forgo(pool, 0);
     join_producer(p, 0);
     CHECK_EQ(run_one(), 3);
     run_dry();
@@ -510,11 +588,13 @@ static void test_forgo_lets_the_next_in(void)
 static void test_holds(void)
 {
     set_up(1);
-    CHECK(weirpool_admit(pool, WEIRPOOL_IN_BOUND, WEIRPOOL_NOW) >= 0);
+    CHECK(weirpool_admit(pool, WEIRPOOL_IN_BOUND, 0, WEIRPOOL_NOW) >= 0);
     uint32_t id = 0;
     struct iovec part = {.iov_base = &id, .iov_len = sizeof id};
     weirpool_task *task, *told;
-    CHECK_OK(weirpool_publish(pool, &part, 1, NULL, WEIRPOOL_WATCHED | WEIRPOOL_HOLDS, &task));
+    CHECK_OK(weirpool_publish(
+        pool, &(struct weirpool_request){.parts = &part, .count = 1, .interest = WEIRPOOL_WATCHED | WEIRPOOL_HOLDS},
+        &task));
     run_one();
     struct weirpool_event event;
     CHECK_EQ(weirpool_collect(pool, &told, 1, &event, WEIRPOOL_NOW), 1);
@@ -539,8 +619,10 @@ static void test_failed_publish(void)
     set_up(1);
     static char byte;
     struct iovec part = {.iov_base = &byte, .iov_len = (size_t)pool->arena.size + 1};
-    CHECK(weirpool_admit(pool, WEIRPOOL_IN_BOUND, WEIRPOOL_NOW) >= 0);
-    CHECK_RC(weirpool_publish(pool, &part, 1, NULL, WEIRPOOL_WATCHED, NULL), -EMSGSIZE);
+    CHECK(weirpool_admit(pool, WEIRPOOL_IN_BOUND, 0, WEIRPOOL_NOW) >= 0);
+    CHECK_RC(weirpool_publish(
+                 pool, &(struct weirpool_request){.parts = &part, .count = 1, .interest = WEIRPOOL_WATCHED}, NULL),
+             -EMSGSIZE);
     CHECK_EQ(stats().outstanding, 0);
     check_pool(pool);
     CHECK_OK(submit_now(1));
@@ -775,6 +857,9 @@ int main(int argc, char **argv)
     check_start(argc, argv);
     heed_signals();
     RUN(test_bookkeeping);
+    RUN(test_unstarted_are_bounded);
+    RUN(test_bytes_are_bounded);
+    RUN(test_heavy_is_not_overtaken_for_ever);
     RUN(test_no_bound);
     RUN(test_bound_and_try);
     RUN(test_cancel_makes_room);

@@ -108,8 +108,10 @@ static void *own_tasks(void *argument)
         struct iovec part = {.iov_base = &o, .iov_len = sizeof o};
         struct weirpool_completion completion;
         weirpool_task *task;
-        CHECK(weirpool_admit(rig.pool, WEIRPOOL_IN_BOUND, WEIRPOOL_FOREVER) >= 0);
-        CHECK_OK(weirpool_publish(rig.pool, &part, 1, (void *)(uintptr_t)me->id, 0, &task));
+        CHECK(weirpool_admit(rig.pool, WEIRPOOL_IN_BOUND, 0, WEIRPOOL_FOREVER) >= 0);
+        CHECK_OK(weirpool_publish(
+            rig.pool, &(struct weirpool_request){.parts = &part, .count = 1, .user = (void *)(uintptr_t)me->id},
+            &task));
         CHECK_OK(weirpool_wait(rig.pool, task, weirpool_deadline(PATIENCE_NS)));
         CHECK_EQ(weirpool_phase(rig.pool, task), WEIRPOOL_TAKEN);
         weirpool_describe(task, &completion);

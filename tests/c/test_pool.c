@@ -624,9 +624,9 @@ static void use_in_child(void)
     CHECK_RC(weirpool_cancel(pool, parents_task), -ECHILD);
     CHECK_RC(weirpool_stats(pool, &now), -ECHILD);
     CHECK_RC(weirpool_shutdown(pool), -ECHILD);
-    CHECK_RC(weirpool_admit(pool, WEIRPOOL_OVER_BOUND, WEIRPOOL_NOW), -ECHILD);
-    CHECK_RC(weirpool_publish(pool, &part, 1, NULL, 0, &task), -ECHILD);
-    CHECK_RC(weirpool_queue(pool, &part, 1, NULL, 0, &task, &ticket), -ECHILD);
+    CHECK_RC(weirpool_admit(pool, WEIRPOOL_OVER_BOUND, 0, WEIRPOOL_NOW), -ECHILD);
+    CHECK_RC(weirpool_publish(pool, &(struct weirpool_request){.parts = &part, .count = 1}, &task), -ECHILD);
+    CHECK_RC(weirpool_queue(pool, &(struct weirpool_request){.parts = &part, .count = 1}, &task, &ticket), -ECHILD);
     CHECK_RC(weirpool_wait(pool, parents_task, WEIRPOOL_FOREVER), -ECHILD);
     CHECK_RC(weirpool_withdraw(pool, parents_task), -ECHILD);
     CHECK_RC(weirpool_collect(pool, &task, 1, &event, WEIRPOOL_FOREVER), -ECHILD);
@@ -636,7 +636,7 @@ static void use_in_child(void)
     CHECK_RC(weirpool_worker_reserve(pool, &worker), -ECHILD);
     CHECK_RC(weirpool_worker_watch(pool, 0, 0, 1), -ECHILD);
     CHECK_EQ(weirpool_sweep(pool, &task, 1), 0);
-    weirpool_forgo(pool);
+    weirpool_forgo(pool, 0);
     weirpool_told(pool, parents_task);
     weirpool_worker_abandon(pool, 0);
     CHECK_RC(weirpool_close(pool), -ECHILD);

@@ -7,6 +7,7 @@ asserts that there is one: mypy and pyright complain of comments that they do no
 import asyncio
 import multiprocessing
 import pickle
+import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -14,11 +15,14 @@ from typing import assert_type
 
 import weirpool
 from weirpool import (
+    AUTO_BACKLOG,
     Advice,
     BoundedProcessPoolExecutor,
     Percentiles,
     ProcessPoolExecutor,
+    RejectedSubmission,
     Stats,
+    SubmitTimeout,
     WorkerDied,
     WorkerStats,
     advise,
@@ -61,6 +65,11 @@ def make() -> None:
         pickler=None,
     )
     BoundedProcessPoolExecutor(None, max_workers=4)
+    ProcessPoolExecutor(4, max_submit_backlog=AUTO_BACKLOG, submit_backlog_timeout=1.5, max_bytes=10**9)
+    ProcessPoolExecutor(4, max_submit_backlog=8, block_on_submit=False)
+    BoundedProcessPoolExecutor(
+        16, 8, max_submit_backlog=True, submit_backlog_timeout=None, block_on_submit=True, max_bytes=None
+    )
 
 
 def make_wrongly() -> None:
@@ -80,6 +89,18 @@ def submit(pool: BoundedProcessPoolExecutor) -> None:
     assert_type(pool.submit(describe, "a", size=2), Future[str])
     assert_type(pool.submit(set_up, "a", 1), Future[None])
     assert_type(pool.submit(square, 1).result(), int)
+
+
+def submit_or_leave_it(pool: ProcessPoolExecutor) -> Future[int] | None:
+    try:
+        return pool.submit(square, 1)
+    except SubmitTimeout as error:
+        late: TimeoutError = error
+        print(late)
+    except RejectedSubmission as error:
+        full: queue.Full = error
+        print(full)
+    return None
 
 
 def submit_wrongly(pool: ProcessPoolExecutor) -> None:

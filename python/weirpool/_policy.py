@@ -1,0 +1,46 @@
+"""What bounds an executor's tasks, and what ``submit()`` does where one of the bounds is reached."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, Literal
+
+AUTO_BACKLOG: Final[Literal[True]] = True
+"""As ``max_submit_backlog``: twice as many tasks as there are workers."""
+
+_MOST = 2**62  # what the engine can count to, and more than anybody has
+
+
+def check_size(name: str, size: object) -> None:
+    """Raise ValueError unless it is None, True or a positive int. Nothing is converted."""
+    if size is None or size is True:
+        return
+    if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
+        raise ValueError(f"{name} must be None, True, or a positive int")
+
+
+def tasks(size: int | Literal[True] | None, workers: int) -> int | None:
+    """A bound on tasks as a number: True is twice the workers."""
+    return 2 * workers if size is True else None if size is None else min(size, _MOST)
+
+
+def check_bytes(size: object) -> int | None:
+    """Return ``max_bytes`` as the engine takes it."""
+    if size is None:
+        return None
+    if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
+        raise ValueError("max_bytes must be None or a positive int")
+    return min(size, _MOST)
+
+
+def patience(timeout: float | None, block: bool, names: tuple[str, str]) -> float | None:
+    """How many seconds ``submit()`` waits for room: None: without end; -1: not at all. ``names`` are for errors."""
+    if not isinstance(block, bool):
+        raise TypeError(f"{names[1]} must be True or False")
+    if timeout is None:
+        return None if block else -1
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or math.isnan(timeout) or timeout < 0:
+        raise ValueError(f"{names[0]} must be None or a number of seconds, 0 or more")
+    if not block:
+        raise ValueError(f"choose one: {names[0]}, or {names[1]}=False, which does not wait at all")
+    return float(min(timeout, _MOST))
