@@ -2,6 +2,7 @@
  * The weir: who gets in, in which order, and how a wait for it ends. The worker of these pools does nothing by itself:
  * the test claims and finishes for it. Nobody looks once a second here: a wake-up that is lost hangs.
  */
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 
@@ -16,12 +17,18 @@
 static weirpool *pool;
 static struct hand hand;
 
-static void set_up(uint64_t bound)
+static void set_up_with(struct weirpool_options options)
 {
-    struct weirpool_options options = {.size = sizeof options, .workers = 1, .bound = bound};
+    options.size = sizeof options;
+    options.workers = 1;
     CHECK_OK(weirpool_open(&pool, &options));
     hand_open(&hand, pool);
     atomic_store(&without_looks, true);
+}
+
+static void set_up(uint64_t bound)
+{
+    set_up_with((struct weirpool_options){.bound = bound});
 }
 
 static void tear_down(void)
@@ -369,6 +376,139 @@ static void test_workers_need_not_wait_for_producers(void)
     join_producer(p, 0);
     CHECK_OK(fetch(-ECANCELED, WEIRPOOL_NOW));
     run_dry();
+    tear_down();
+}
+
+/* ---- what has not started, and bytes ---- */
+
+static void test_a_start_lets_the_next_in(void)
+{
+    enum { COUNT = 8 };
+    set_up_with((struct weirpool_options){.max_unstarted = 1});
+    CHECK_OK(submit_now(0));
+    CHECK_RC(submit_now(99), -EAGAIN);
+    for (uint32_t i = 1; i <= COUNT; i++) {
+        start_producer(i, i % 3 == 0 ? LARGE : sizeof i, WEIRPOOL_FOREVER);
+    }
+    for (uint32_t i = 0; i < COUNT; i++) {
+        hand_claim(&hand); /* nothing ends: the claim alone wakes who waits */
+        join_producer(&producers[i + 1], 0);
+        CHECK_EQ(stats().waiting, 1);
+        CHECK_EQ(stats().running, 1);
+        hand_finish(&hand, "", 0);
+        CHECK_OK(fetch(0, WEIRPOOL_NOW));
+    }
+    run_dry();
+    tear_down();
+}
+
+static void test_cancelling_makes_room_for_starts(void)
+{
+    set_up_with((struct weirpool_options){.max_unstarted = 1});
+    weirpool_task *task;
+    CHECK_OK(weirpool_submit(pool, "a", 1, NULL, WEIRPOOL_NOW, &task));
+    struct producer *p = start_producer(5, sizeof p->id, WEIRPOOL_FOREVER);
+    CHECK_OK(weirpool_cancel(pool, task));
+    join_producer(p, 0);
+    CHECK_OK(fetch(-ECANCELED, WEIRPOOL_NOW));
+    CHECK_EQ(run_one(), 5);
+    run_dry();
+    tear_down();
+}
+
+static void test_bytes_return_with_their_task(void)
+{
+    set_up_with((struct weirpool_options){.max_bytes = 2 * LARGE});
+    struct producer *first = launch_producer(0, LARGE, WEIRPOOL_FOREVER);
+    join_producer(first, 0);
+    CHECK_EQ(stats().bytes_held, LARGE);
+    CHECK_OK(submit_now(1));
+    struct producer *huge = start_producer(2, 3 * LARGE, WEIRPOOL_FOREVER);
+    CHECK_RC(submit_now(9), -EAGAIN); /* never overtakes who waits */
+    CHECK_EQ(run_one(), 0);
+    CHECK_OK(fetch(0, WEIRPOOL_NOW));
+    CHECK(!atomic_load(&huge->returned));
+    CHECK_EQ(run_one(), 1);
+    CHECK_OK(fetch(0, WEIRPOOL_NOW));
+    join_producer(huge, 0); /* alone */
+    CHECK_EQ(stats().bytes_held, 2 * LARGE);
+    run_dry();
+    CHECK_EQ(stats().bytes_held, 0);
+    tear_down();
+}
+
+/* A permit first, the weight when it is known. */
+static void test_weighing_with_a_permit(void)
+{
+    set_up_with((struct weirpool_options){.max_bytes = 100});
+    CHECK_OK(submit_now(0));
+    CHECK(weirpool_admit(pool, WEIRPOOL_IN_BOUND, 0, WEIRPOOL_NOW) >= 0);
+    CHECK_RC(weirpool_weigh(pool, WEIRPOOL_IN_BOUND, 100), -EAGAIN);
+    weirpool_ticket *ticket;
+    const struct weirpool_request place = {.weighed = 100, .permitted = true};
+    CHECK_OK(weirpool_queue(pool, &place, NULL, &ticket));
+    CHECK_RC(weirpool_await(pool, ticket, WEIRPOOL_NOW), -EAGAIN);
+    CHECK_EQ(run_one(), 0);
+    CHECK_OK(fetch(0, WEIRPOOL_NOW));
+    CHECK_OK(weirpool_await(pool, ticket, WEIRPOOL_NOW));
+    CHECK_EQ(stats().bytes_held, 100);
+    weirpool_forgo(pool, 100);
+    CHECK_EQ(stats().bytes_held, 0);
+    CHECK(weirpool_admit(pool, WEIRPOOL_IN_BOUND, 0, WEIRPOOL_NOW) >= 0);
+    CHECK_OK(weirpool_weigh(pool, WEIRPOOL_OVER_BOUND, 1000));
+    CHECK_EQ(stats().bytes_held, 100);
+    weirpool_forgo(pool, 1000);
+    run_dry();
+    tear_down();
+}
+
+/* Whoever waits with a permit for its bytes hears of the shutdown, and returns the permit. */
+static void test_closing_wakes_who_waits_for_bytes(void)
+{
+    set_up_with((struct weirpool_options){.max_bytes = 10});
+    CHECK_OK(submit_now(0));
+    CHECK(weirpool_admit(pool, WEIRPOOL_IN_BOUND, 0, WEIRPOOL_NOW) >= 0);
+    weirpool_ticket *ticket;
+    const struct weirpool_request place = {.weighed = 10, .permitted = true};
+    CHECK_OK(weirpool_queue(pool, &place, NULL, &ticket));
+    CHECK_OK(weirpool_shutdown(pool));
+    CHECK_RC(weirpool_await(pool, ticket, WEIRPOOL_FOREVER), -ESHUTDOWN);
+    weirpool_forgo(pool, 0);
+    run_dry();
+    tear_down();
+}
+
+static bool is_rung(int bell)
+{
+    struct pollfd readable = {.fd = bell, .events = POLLIN};
+    return poll(&readable, 1, 0) == 1;
+}
+
+static void test_a_bell_rings_at_the_turn_and_at_the_end(void)
+{
+    set_up(1);
+    int bell = wp_os_bell_create();
+    CHECK_OK(submit_now(0));
+    struct iovec part = {.iov_base = "b", .iov_len = 1};
+    const struct weirpool_request request = {.parts = &part, .count = 1, .interest = WEIRPOOL_WATCHED, .bell = bell};
+    weirpool_ticket *first, *second;
+    CHECK_OK(weirpool_queue(pool, &request, NULL, &first));
+    CHECK_OK(weirpool_queue(pool, &request, NULL, &second));
+    CHECK(!is_rung(bell));
+    hand_claim(&hand);
+    hand_finish(&hand, "", 0);
+    CHECK_OK(fetch(0, WEIRPOOL_NOW));
+    CHECK(is_rung(bell));
+    wp_os_bell_clear(bell);
+    CHECK_OK(weirpool_await(pool, first, WEIRPOOL_NOW));
+    CHECK_RC(weirpool_await(pool, second, WEIRPOOL_NOW), -EAGAIN);
+    CHECK_OK(weirpool_shutdown(pool));
+    CHECK(is_rung(bell));
+    CHECK_RC(weirpool_leave(pool, second), -ESHUTDOWN);
+    wp_os_close(bell);
+    hand_claim(&hand);
+    hand_finish(&hand, "", 0);
+    CHECK_OK(fetch(0, WEIRPOOL_NOW));
     tear_down();
 }
 
@@ -865,6 +1005,12 @@ int main(int argc, char **argv)
     RUN(test_cancel_makes_room);
     RUN(test_deadline);
     RUN(test_first_come_first_served);
+    RUN(test_a_start_lets_the_next_in);
+    RUN(test_cancelling_makes_room_for_starts);
+    RUN(test_bytes_return_with_their_task);
+    RUN(test_weighing_with_a_permit);
+    RUN(test_closing_wakes_who_waits_for_bytes);
+    RUN(test_a_bell_rings_at_the_turn_and_at_the_end);
     RUN(test_workers_need_not_wait_for_producers);
     RUN(test_interrupted);
     RUN(test_shutdown_wakes_everybody);
