@@ -124,6 +124,9 @@ WEIRPOOL_API void weirpool_describe(weirpool_task *task, struct weirpool_complet
 /* Frees the bytes of a taken task's result, not the task. */
 WEIRPOOL_API void weirpool_drop_result(weirpool_task *task);
 
+/* Hands the bytes of a taken task's result over: the caller frees them, with free(). The task has none afterwards. */
+WEIRPOOL_API void *weirpool_keep_result(weirpool_task *task, size_t *size);
+
 /* ---- The parent: collecting -------------------------------------------------------------------------------------- */
 
 enum weirpool_event_kind {

@@ -79,6 +79,15 @@ void weirpool_drop_result(weirpool_task *task)
     task->result_size = 0;
 }
 
+void *weirpool_keep_result(weirpool_task *task, size_t *size)
+{
+    void *result = task->result;
+    *size = task->result_size;
+    task->result = NULL;
+    task->result_size = 0;
+    return result;
+}
+
 void weirpool_release(weirpool *pool, weirpool_task *task)
 {
     (void)pool;

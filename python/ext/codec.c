@@ -5,7 +5,7 @@
  * The latter's picklers are kept, because making one costs more than a small dump. One in use is in nobody's reach: an
  * object whose __reduce__ submits a task takes another. One that failed, or whose memo has grown, is not kept.
  */
-#include "ext.h"
+#include "buffers.h"
 
 #define PROTOCOL 5 /* both ends are this Python: what the default lacks before 3.14, buffers for one, may be used */
 #define KEEP_PICKLERS 16
@@ -15,10 +15,23 @@
 typedef struct {
     PyObject_HEAD
     PyObject *chunks;
-    size_t size;
+    PyObject *buffers; /* out of band; NULL: none */
+    size_t pickled; /* bytes of the chunks */
+    size_t size; /* with the buffers */
     size_t limit;
     int too_large;
 } Sink;
+
+static int sink_count(Sink *sink, Py_ssize_t size)
+{
+    sink->size += (size_t)size;
+    if (sink->size > sink->limit) {
+        sink->too_large = 1;
+        PyErr_SetString(PyExc_BufferError, "larger than the limit");
+        return -1;
+    }
+    return 0;
+}
 
 static PyObject *sink_write(PyObject *self, PyObject *chunk)
 {
@@ -29,28 +42,46 @@ static PyObject *sink_write(PyObject *self, PyObject *chunk)
     }
     Py_ssize_t size = view.len;
     PyBuffer_Release(&view);
-    sink->size += (size_t)size;
-    if (sink->size > sink->limit) {
-        sink->too_large = 1;
-        PyErr_SetString(PyExc_BufferError, "larger than the limit");
+    if (sink_count(sink, size) < 0 || PyList_Append(sink->chunks, chunk) < 0) {
         return NULL;
     }
-    if (PyList_Append(sink->chunks, chunk) < 0) {
-        return NULL;
-    }
+    sink->pickled += (size_t)size;
     return PyLong_FromSsize_t(size);
+}
+
+/* Pickle's question whether a buffer goes into the pickle. */
+static PyObject *sink_take_buffer(PyObject *self, PyObject *buffer)
+{
+    Sink *sink = (Sink *)self;
+    const Py_buffer *view = PyPickleBuffer_GetBuffer(buffer);
+    if (view == NULL) {
+        return NULL;
+    }
+    if (view->len < BUFFERS_LEAST) {
+        Py_RETURN_TRUE;
+    }
+    if (sink->buffers == NULL) {
+        sink->buffers = PyList_New(0);
+    }
+    if (sink->buffers == NULL || sink_count(sink, view->len) < 0 || PyList_Append(sink->buffers, buffer) < 0) {
+        return NULL;
+    }
+    Py_RETURN_FALSE;
 }
 
 static void sink_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     Py_XDECREF(((Sink *)self)->chunks);
+    Py_XDECREF(((Sink *)self)->buffers);
     type->tp_free(self);
     Py_DECREF(type);
 }
 
 static PyMethodDef sink_methods[] = {
     {"write", sink_write, METH_O, "write($self, chunk, /)\n--\n\nKeep a chunk of a pickle."},
+    {"take_buffer", sink_take_buffer, METH_O,
+     "take_buffer($self, buffer, /)\n--\n\nKeep a buffer out of band, or say that it goes into the pickle."},
     {NULL},
 };
 
@@ -67,7 +98,27 @@ PyType_Spec sink_spec = {
     .slots = sink_slots,
 };
 
+static void sink_begin(Sink *sink, size_t limit)
+{
+    sink->chunks = PyList_New(0);
+    sink->buffers = NULL;
+    sink->pickled = 0;
+    sink->size = 0;
+    sink->limit = limit;
+    sink->too_large = 0;
+}
+
 /* ---- picklers: pairs of a pickler and its sink ---- */
+
+static PyObject *call_pickler_type(struct state *state, PyObject *sink)
+{
+    PyObject *callback = PyObject_GetAttrString(sink, "take_buffer");
+    PyObject *args = callback != NULL ? Py_BuildValue("(OiOO)", sink, PROTOCOL, Py_False, callback) : NULL;
+    PyObject *pickler = args != NULL ? PyObject_CallObject((PyObject *)state->pickler_type, args) : NULL;
+    Py_XDECREF(args);
+    Py_XDECREF(callback);
+    return pickler;
+}
 
 static PyObject *make_pickler(struct state *state)
 {
@@ -76,7 +127,8 @@ static PyObject *make_pickler(struct state *state)
         return NULL;
     }
     sink->chunks = NULL;
-    PyObject *pickler = PyObject_CallFunction(state->pickler_type, "Oi", (PyObject *)sink, PROTOCOL);
+    sink->buffers = NULL;
+    PyObject *pickler = call_pickler_type(state, (PyObject *)sink);
     PyObject *pair = NULL;
     if (pickler != NULL && PyObject_SetAttrString(pickler, "dispatch_table", state->dispatch_table) == 0) {
         pair = PyTuple_Pack(2, pickler, (PyObject *)sink);
@@ -118,6 +170,7 @@ static void give_pickler_back(struct state *state, PyObject *pair, size_t size)
 unsigned char *encoded_begin(struct encoded *encoded)
 {
     encoded->chunks = NULL;
+    encoded->buffers = NULL;
     encoded->views = NULL;
     encoded->viewed = 0;
     encoded->parts = NULL;
@@ -145,6 +198,7 @@ void encoded_clear(struct encoded *encoded)
         PyMem_Free(encoded->parts);
     }
     Py_CLEAR(encoded->chunks);
+    Py_CLEAR(encoded->buffers);
     (void)encoded_begin(encoded);
 }
 
@@ -154,28 +208,80 @@ static void add_part(struct encoded *encoded, void *data, size_t size)
     encoded->size += size;
 }
 
-/* Makes the chunks readable without the interpreter lock. */
-static int view_chunks(struct encoded *encoded)
+/* Makes an object's bytes readable without the interpreter lock. */
+static int view(struct encoded *encoded, PyObject *object)
 {
-    Py_ssize_t n = PyList_GET_SIZE(encoded->chunks);
-    encoded->views = PyMem_New(Py_buffer, n + 1);
-    encoded->parts = PyMem_New(struct iovec, n + 1);
+    Py_buffer *view = &encoded->views[encoded->viewed];
+    if (PyObject_GetBuffer(object, view, PyBUF_ANY_CONTIGUOUS) < 0) {
+        return -1;
+    }
+    encoded->viewed++;
+    add_part(encoded, view->buf, (size_t)view->len);
+    return 0;
+}
+
+static int view_all(struct encoded *encoded, PyObject *list)
+{
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
+        if (view(encoded, PyList_GET_ITEM(list, i)) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Each of the buffers may need padding. */
+static int make_room_for_parts(struct encoded *encoded)
+{
+    Py_ssize_t buffers = encoded->buffers != NULL ? PyList_GET_SIZE(encoded->buffers) : 0;
+    Py_ssize_t n = 1 + PyList_GET_SIZE(encoded->chunks) + buffers;
+    encoded->views = PyMem_New(Py_buffer, n);
+    encoded->parts = PyMem_New(struct iovec, n + buffers);
     if (encoded->views == NULL || encoded->parts == NULL) {
         PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
+static int view_chunks(struct encoded *encoded)
+{
+    if (make_room_for_parts(encoded) < 0) {
         return -1;
     }
     if (encoded->prefix > 0) {
         add_part(encoded, encoded->bytes, encoded->prefix);
     }
-    for (Py_ssize_t i = 0; i < n; i++) {
-        Py_buffer *view = &encoded->views[i];
-        if (PyObject_GetBuffer(PyList_GET_ITEM(encoded->chunks, i), view, PyBUF_ANY_CONTIGUOUS) < 0) {
+    return view_all(encoded, encoded->chunks);
+}
+
+static int view_buffers(struct encoded *encoded, size_t tag_at)
+{
+    static unsigned char zeros[16];
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(encoded->buffers); i++) {
+        add_part(encoded, zeros, buffers_padding(encoded->size - tag_at));
+        if (view(encoded, PyList_GET_ITEM(encoded->buffers, i)) < 0) {
             return -1;
         }
-        encoded->viewed++;
-        add_part(encoded, view->buf, (size_t)view->len);
     }
     return 0;
+}
+
+/* The sizes precede the pickle as one more chunk. */
+static int view_with_buffers(struct encoded *encoded, size_t pickled)
+{
+    PyObject *send;
+    PyObject *table = buffers_table(pickled, encoded->buffers, &send);
+    if (table == NULL) {
+        return -1;
+    }
+    Py_SETREF(encoded->buffers, send);
+    int rc = PyList_Insert(encoded->chunks, 0, table);
+    Py_DECREF(table);
+    size_t tag_at = encoded->prefix;
+    encoded->bytes[encoded->prefix++] = PLAIN_BUFFERS;
+    rc = rc == 0 ? view_chunks(encoded) : rc;
+    return rc == 0 ? view_buffers(encoded, tag_at) : rc;
 }
 
 int encode_raw(PyObject *bytes, size_t limit, struct encoded *encoded)
@@ -198,10 +304,7 @@ int encode_raw(PyObject *bytes, size_t limit, struct encoded *encoded)
 static int dump(struct state *state, PyObject *pair, PyObject *object, size_t limit, struct encoded *encoded)
 {
     Sink *sink = (Sink *)PyTuple_GET_ITEM(pair, 1);
-    sink->chunks = PyList_New(0);
-    sink->size = 0;
-    sink->limit = limit;
-    sink->too_large = 0;
+    sink_begin(sink, limit);
     PyObject *done = NULL;
     if (sink->chunks != NULL) {
         enter_delivery(); /* an object that submits while it is pickled must not wait for the room it is to fill */
@@ -209,7 +312,9 @@ static int dump(struct state *state, PyObject *pair, PyObject *object, size_t li
         leave_delivery();
     }
     encoded->chunks = sink->chunks;
+    encoded->buffers = sink->buffers;
     sink->chunks = NULL;
+    sink->buffers = NULL;
     Py_XDECREF(done);
     if (done == NULL && sink->too_large) {
         PyErr_Clear();
@@ -227,7 +332,8 @@ static int encode_as_forking(struct state *state, PyObject *object, size_t limit
     }
     int rc = dump(state, pair, object, limit, encoded);
     if (rc == 0) {
-        rc = view_chunks(encoded);
+        size_t pickled = ((Sink *)PyTuple_GET_ITEM(pair, 1))->pickled;
+        rc = encoded->buffers != NULL ? view_with_buffers(encoded, pickled) : view_chunks(encoded);
     }
     if (rc == 0) {
         give_pickler_back(state, pair, encoded->size);
@@ -311,10 +417,13 @@ int encode(struct state *state, const struct codec *codec, PyObject *object, siz
     return encode_as_forking(state, object, limit, encoded);
 }
 
-PyObject *decode(struct state *state, const struct codec *codec, const void *data, size_t size)
+PyObject *decode(struct state *state, const struct codec *codec, const void *data, size_t size, PyObject *memory)
 {
     if (codec->loads != NULL) {
         return decode_by_user(codec->loads, data, size);
+    }
+    if (has_buffers(data, size)) {
+        return buffers_decode(state, data, size, memory);
     }
     PyObject *view = PyMemoryView_FromMemory((char *)data, (Py_ssize_t)size, PyBUF_READ);
     if (view == NULL) {

@@ -13,12 +13,20 @@
 
 /* ---- module.c ---- */
 
+/* A large object that was decoded, see warm.h. */
+#define WARM_OBJECTS 8
+struct warm {
+    PyObject *object; /* NULL: none */
+    size_t room; /* the bytes that it has memory for */
+};
+
 struct state {
     PyTypeObject *engine_type;
     PyTypeObject *future_type;
     PyTypeObject *handle_type;
     PyTypeObject *condition_type;
     PyTypeObject *sink_type;
+    PyTypeObject *memory_type;
     PyTypeObject *worker_type;
     PyObject *base_future;     /* concurrent.futures.Future */
     PyObject *cancelled_error; /* concurrent.futures.CancelledError */
@@ -30,6 +38,9 @@ struct state {
     PyObject *idle_picklers;   /* a list: picklers that nobody uses at the moment */
     PyObject *dump_name;       /* "dump" and "clear_memo" */
     PyObject *clear_memo_name;
+    struct warm warm[WARM_OBJECTS]; /* by age, the oldest at `warm_next` */
+    int warm_next;
+    int keeps_warm;
     PyObject *support;         /* the module weirpool._support */
 };
 
@@ -87,8 +98,9 @@ void codec_clear(struct codec *codec);
  * copied. It refers to itself: it must not be moved.
  */
 struct encoded {
-    PyObject *chunks; /* a list of bytes-like objects */
-    Py_buffer *views; /* of the chunks */
+    PyObject *chunks;  /* a list of bytes-like objects */
+    PyObject *buffers; /* a list of PickleBuffers out of band, or NULL */
+    Py_buffer *views;  /* of both */
     int viewed;
     struct iovec *parts;
     int count;
@@ -107,8 +119,8 @@ int encode(struct state *state, const struct codec *codec, PyObject *object, siz
 int encode_raw(PyObject *bytes, size_t limit, struct encoded *encoded); /* a bytes object without pickle */
 void encoded_clear(struct encoded *encoded);
 
-/* Unpickles. The object does not refer to the bytes. */
-PyObject *decode(struct state *state, const struct codec *codec, const void *data, size_t size);
+/* Unpickles. The object does not refer to the bytes, unless `memory` (or NULL) owns them: see memory.h. */
+PyObject *decode(struct state *state, const struct codec *codec, const void *data, size_t size, PyObject *memory);
 
 /* ---- functions.c ---- */
 
@@ -144,7 +156,8 @@ int decode_call(struct state *state, const struct codec *codec, struct known_nam
 void call_clear(struct call *call);
 
 int encode_result(struct state *state, const struct codec *codec, PyObject *result, struct encoded *encoded);
-PyObject *decode_result(struct state *state, const struct codec *codec, const void *data, size_t size);
+PyObject *decode_result(struct state *state, const struct codec *codec, const void *data, size_t size,
+                        PyObject *memory);
 
 /* ---- engine.c ---- */
 

@@ -307,6 +307,7 @@ static PyMethodDef future_methods[] = {
 /* Writable and of type T_OBJECT_EX: only such members are cleared and visited by the base's dealloc and traverse. */
 static PyMemberDef future_members[] = {
     {"_own_handle", T_OBJECT_EX, offsetof(struct future, handle), 0, NULL},
+    {"_own_memory", T_OBJECT_EX, offsetof(struct future, memory), 0, NULL},
     {"_own_result", T_OBJECT_EX, offsetof(struct future, result), 0, NULL},
     {"_own_exception", T_OBJECT_EX, offsetof(struct future, exception), 0, NULL},
     {"_own_condition", T_OBJECT_EX, offsetof(struct future, condition), 0, NULL},

@@ -16,6 +16,7 @@ struct future {
     PyObject *condition;
     PyObject *waiters;
     PyObject *callbacks;
+    PyObject *memory; /* of a large result, taken over from the task while it is decoded; else NULL */
     unsigned long decoder; /* the thread that decodes at this moment */
     pid_t decoder_process; /* and its process: in a fork nobody else decodes */
     int decoding; /* how deep: a thread may ask for a result from within its own decoding; 0: nobody decodes */

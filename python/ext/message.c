@@ -2,11 +2,13 @@
  * What travels between the parent and a worker.
  *
  * A task: the pickle of (fn, args, kwargs); or, where the names of the function are enough, these, and a plain tuple of
- * arguments, or one bytes argument, or the pickle of (args, kwargs). A result: a plain value, or bytes, or a pickle. With
- * a pickler of the user's own it is what that wrote, and nothing else.
+ * arguments, or one bytes argument, or the pickle of (args, kwargs). A result: a plain value, or bytes, or a pickle. Each
+ * pickle may have buffers behind it. With a pickler of the user's own it is what that wrote, and nothing else.
  */
+#include "buffers.h"
 #include "functions.h"
 #include "plain.h"
+#include "warm.h"
 
 #include <string.h>
 
@@ -104,9 +106,19 @@ static int unpack(PyObject *tuple, struct call *call)
     return parsed ? 0 : -1;
 }
 
-static PyObject *read_only_bytes(const unsigned char *at, const unsigned char *end)
+/* A bytes object that travelled as it is. */
+static PyObject *read_raw(struct state *state, const unsigned char *data, size_t size)
 {
-    PyObject *raw = plain_read_raw(at, (size_t)(end - at));
+    PyObject *bytes = warm_bytes(state, size);
+    if (bytes != NULL) {
+        warm_fill(PyBytes_AS_STRING(bytes), data, size);
+    }
+    return bytes;
+}
+
+static PyObject *read_only_bytes(struct state *state, const unsigned char *at, const unsigned char *end)
+{
+    PyObject *raw = read_raw(state, at, (size_t)(end - at));
     PyObject *args = raw != NULL ? PyTuple_Pack(1, raw) : NULL;
     Py_XDECREF(raw);
     return args;
@@ -125,10 +137,10 @@ static int decode_named(struct state *state, const struct codec *codec, struct k
     if (call->fn == NULL) {
         return -1;
     }
-    if (!is_plain(at, (size_t)(end - at))) {
-        return unpack(decode(state, codec, at, (size_t)(end - at)), call);
+    if (!is_plain(at, (size_t)(end - at)) || has_buffers(at, (size_t)(end - at))) {
+        return unpack(decode(state, codec, at, (size_t)(end - at), NULL), call);
     }
-    call->args = *at == PLAIN_RAW ? read_only_bytes(at + 1, end) : plain_read(&at, end);
+    call->args = *at == PLAIN_RAW ? read_only_bytes(state, at + 1, end) : plain_read(&at, end);
     return call->args != NULL && is_tuple(call->args) ? 0 : -1;
 }
 
@@ -137,10 +149,10 @@ int decode_call(struct state *state, const struct codec *codec, struct known_nam
 {
     int rc;
     *call = (struct call){NULL, NULL, NULL};
-    if (codec->loads == NULL && is_plain(data, size)) {
+    if (codec->loads == NULL && is_plain(data, size) && !has_buffers(data, size)) {
         rc = decode_named(state, codec, known, data, size, call);
     } else {
-        rc = unpack(decode(state, codec, data, size), call);
+        rc = unpack(decode(state, codec, data, size, NULL), call);
     }
     if (rc < 0) {
         call_clear(call);
@@ -176,14 +188,14 @@ int encode_result(struct state *state, const struct codec *codec, PyObject *resu
     return encode(state, codec, result, SIZE_MAX, encoded);
 }
 
-PyObject *decode_result(struct state *state, const struct codec *codec, const void *data, size_t size)
+PyObject *decode_result(struct state *state, const struct codec *codec, const void *data, size_t size, PyObject *memory)
 {
     const unsigned char *at = data;
     if (codec->loads == NULL && size > 0 && *at == PLAIN_RAW) {
-        return plain_read_raw(at + 1, size - 1);
+        return read_raw(state, at + 1, size - 1);
     }
     if (codec->loads == NULL && size <= WEIRPOOL_INLINE_RESULT && is_plain(data, size)) {
         return plain_read(&at, at + size);
     }
-    return decode(state, codec, data, size);
+    return decode(state, codec, data, size, memory);
 }

@@ -1,5 +1,6 @@
 /* The module: its state, its types, and what the other files share. */
-#include "ext.h"
+#include "memory.h"
+#include "warm.h"
 
 #include <errno.h>
 #include <math.h>
@@ -141,6 +142,7 @@ static int add_types(PyObject *module, struct state *state)
     state->handle_type = add_type(module, PyType_FromModuleAndSpec(module, &handle_spec, NULL));
     state->condition_type = add_type(module, PyType_FromModuleAndSpec(module, &condition_spec, NULL));
     state->sink_type = add_type(module, PyType_FromModuleAndSpec(module, &sink_spec, NULL));
+    state->memory_type = add_type(module, PyType_FromModuleAndSpec(module, &memory_spec, NULL));
     state->worker_type = add_type(module, PyType_FromModuleAndSpec(module, &worker_spec, NULL));
     state->future_type = add_type(module, make_future_type(module, state->base_future));
     return PyErr_Occurred() ? -1 : 0;
@@ -196,6 +198,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->handle_type);
     Py_VISIT(state->condition_type);
     Py_VISIT(state->sink_type);
+    Py_VISIT(state->memory_type);
     Py_VISIT(state->worker_type);
     Py_VISIT(state->base_future);
     Py_VISIT(state->cancelled_error);
@@ -217,6 +220,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->handle_type);
     Py_CLEAR(state->condition_type);
     Py_CLEAR(state->sink_type);
+    Py_CLEAR(state->memory_type);
     Py_CLEAR(state->worker_type);
     Py_CLEAR(state->base_future);
     Py_CLEAR(state->cancelled_error);
@@ -226,6 +230,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->dispatch_table);
     Py_CLEAR(state->idle_picklers);
     Py_CLEAR(state->support);
+    warm_release(state);
     return 0;
 }
 

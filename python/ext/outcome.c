@@ -1,5 +1,6 @@
 /* Decoding: what a future's task left behind becomes its result or its exception. */
 #include "future.h"
+#include "memory.h"
 
 #include <errno.h>
 #include <unistd.h>
@@ -47,21 +48,40 @@ static PyObject *no_memory_exception(size_t size)
     return exception;
 }
 
+/* A large result is taken over from the task first: what is decoded may refer to it. */
+static PyObject *decode_once(PyObject *self, const struct weirpool_completion *end)
+{
+    struct state *state = state_of(self);
+    struct future *f = fields(self);
+    const struct codec *codec = &handle_of(self)->engine->codec;
+    const void *data = end->result;
+    size_t size = end->result_size;
+    if (f->memory == NULL && size >= MEMORY_LEAST) {
+        f->memory = memory_new(state, task_of(self));
+        if (f->memory == NULL) {
+            return NULL;
+        }
+    }
+    PyObject *memory = Py_XNewRef(f->memory);
+    data = memory != NULL ? memory_data(memory, &size) : data;
+    PyObject *value = decode_result(state, codec, data, size, memory);
+    Py_XDECREF(memory);
+    return value;
+}
+
 /*
  * Decodes the bytes; -1 with an exception set if that failed. A signal handler may have raised in the midst of it: what
  * can be decoded at the second try is kept in `value`, and the exception is the asker's.
  */
 static int decode_value(PyObject *self, const struct weirpool_completion *end, PyObject **value)
 {
-    struct state *state = state_of(self);
-    const struct codec *codec = &handle_of(self)->engine->codec;
-    *value = decode_result(state, codec, end->result, end->result_size);
+    *value = decode_once(self, end);
     if (*value != NULL) {
         return 0;
     }
     if (!must_leave_the_bytes()) {
         PyObject *first = take_exception();
-        *value = decode_result(state, codec, end->result, end->result_size);
+        *value = decode_once(self, end);
         if (*value != NULL) {
             restore_exception(first);
         } else {
@@ -140,6 +160,7 @@ static void keep_outcome(PyObject *self, PyObject *result, PyObject *exception)
     }
     if (f->decoded && f->decoding == 0) {
         weirpool_drop_result(task_of(self));
+        Py_CLEAR(f->memory);
     }
 }
 

@@ -4,7 +4,6 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/mman.h>
 
 enum tag { TAG_NONE, TAG_FALSE, TAG_TRUE, TAG_INT, TAG_FLOAT, TAG_STRING, TAG_BYTES, TAG_TUPLE };
 
@@ -140,36 +139,6 @@ static PyObject *read_sized(enum tag tag, const unsigned char **at, const unsign
     const char *data = (const char *)*at;
     *at += size;
     return tag == TAG_BYTES ? PyBytes_FromStringAndSize(data, size) : PyUnicode_DecodeASCII(data, size, NULL);
-}
-
-#define LARGE ((size_t)4 * 1024 * 1024)
-#define LARGE_PAGE ((uintptr_t)2 * 1024 * 1024)
-
-/* Half the time of a large copy is the system's, which finds its pages one by one. */
-static void use_large_pages(void *data, size_t size)
-{
-    uintptr_t from = ((uintptr_t)data + LARGE_PAGE - 1) / LARGE_PAGE * LARGE_PAGE;
-    uintptr_t to = ((uintptr_t)data + size) / LARGE_PAGE * LARGE_PAGE;
-    if (from < to) {
-        (void)madvise((void *)from, to - from, MADV_HUGEPAGE);
-    }
-}
-
-PyObject *plain_read_raw(const unsigned char *data, size_t size)
-{
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
-    if (bytes == NULL) {
-        return NULL;
-    }
-    if (size < LARGE) {
-        memcpy(PyBytes_AS_STRING(bytes), data, size);
-        return bytes;
-    }
-    use_large_pages(PyBytes_AS_STRING(bytes), size);
-    Py_BEGIN_ALLOW_THREADS /* nobody else knows this object */
-    memcpy(PyBytes_AS_STRING(bytes), data, size);
-    Py_END_ALLOW_THREADS
-    return bytes;
 }
 
 PyObject *plain_read(const unsigned char **at, const unsigned char *end)

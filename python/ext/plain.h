@@ -16,12 +16,8 @@ unsigned char *plain_write(PyObject *object, unsigned char *out, const unsigned 
 /* Reads one value and moves `*at` behind it. NULL with an exception set. */
 PyObject *plain_read(const unsigned char **at, const unsigned char *end);
 
-/*
- * A larger bytes object travels as it is, behind this tag: to be read once, into memory of its own. NULL with an
- * exception set.
- */
+/* A larger bytes object travels as it is, behind this tag. */
 #define PLAIN_RAW 0x40
-PyObject *plain_read_raw(const unsigned char *data, size_t size);
 
 /* Is this the beginning of a plain value? */
 static inline int is_plain(const void *data, size_t size)

@@ -1,5 +1,6 @@
 /* The worker's side: claims, calls, and sends back what came of it. */
 #include "functions.h"
+#include "warm.h"
 
 #include <errno.h>
 #include <unistd.h>
@@ -33,6 +34,7 @@ static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         Py_DECREF(self);
         return NULL;
     }
+    warm_keep(state_of((PyObject *)self));
     return (PyObject *)self;
 }
 
@@ -124,8 +126,11 @@ static int handle(PyObject *self, const struct weirpool_claimed *claimed)
 
 /* ---- the loop ---- */
 
-/* A signal may have come just before the wait: none goes unnoticed for longer than a look. 1: exception set. */
-static int claim(weirpool_worker *worker, struct weirpool_claimed *claimed)
+/*
+ * A signal may have come just before the wait: none goes unnoticed for longer than a look. Who is idle for so long gives
+ * its warm memory back. 1: exception set.
+ */
+static int claim(struct state *state, weirpool_worker *worker, struct weirpool_claimed *claimed)
 {
     int rc = -EINTR;
     while (rc == -EINTR || rc == -ETIMEDOUT) {
@@ -135,6 +140,9 @@ static int claim(weirpool_worker *worker, struct weirpool_claimed *claimed)
         Py_BEGIN_ALLOW_THREADS
         rc = weirpool_claim(worker, claimed, weirpool_deadline(LOOK_NS));
         Py_END_ALLOW_THREADS
+        if (rc == -ETIMEDOUT) {
+            warm_release(state);
+        }
     }
     return rc;
 }
@@ -164,7 +172,7 @@ static PyObject *worker_run(PyObject *self, PyObject *most)
     int rc;
     do {
         struct weirpool_claimed claimed;
-        rc = claim(((Worker *)self)->worker, &claimed);
+        rc = claim(state_of(self), ((Worker *)self)->worker, &claimed);
         if (rc == 0) {
             rc = handle(self, &claimed);
         }
