@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from concurrent.futures import Future as BaseFuture
+from pickle import PickleBuffer
 from typing import Any, NoReturn, TypeVar, final
 
 from typing_extensions import Buffer
@@ -75,8 +76,12 @@ class Worker:
 class Handle: ...
 
 @final
+class Memory: ...
+
+@final
 class Sink:
     def write(self, chunk: Buffer, /) -> int: ...
+    def take_buffer(self, buffer: PickleBuffer, /) -> bool: ...
 
 @final
 class Condition:
