@@ -95,6 +95,7 @@ void wp_gate_force_weigh(struct wp_gate *gate, uint64_t bytes)
 void wp_gate_reweigh(struct wp_gate *gate, uint64_t from, uint64_t to)
 {
     gate->bytes += weight(gate, to) - weight(gate, from);
+    gate->over_bound += to > from && gate->bytes > gate->bound.bytes;
 }
 
 void wp_gate_start(struct wp_gate *gate)

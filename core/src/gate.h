@@ -80,7 +80,7 @@ void wp_gate_force(struct wp_gate *gate, uint64_t bytes);
 bool wp_gate_try_weigh(struct wp_gate *gate, uint64_t bytes);
 void wp_gate_force_weigh(struct wp_gate *gate, uint64_t bytes);
 
-/* The permit's task weighs something else than was thought. */
+/* The permit's task weighs something else than was thought. More than there is room for counts as over the bound. */
 void wp_gate_reweigh(struct wp_gate *gate, uint64_t from, uint64_t to);
 
 /* The task of a permit was started, or will never be. */

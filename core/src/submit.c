@@ -124,6 +124,9 @@ static int enqueue_admitted(struct weirpool *pool, struct weirpool_task *task, c
         wp_gate_reweigh(&pool->gate, request->weighed, task->size);
         pool->unpublished--;
         pool->submitted++;
+        if (task->size < request->weighed) {
+            wp_flow(pool); /* what it does not need may do for somebody who waits */
+        }
     }
     return rc;
 }

@@ -240,7 +240,8 @@ static void drain(struct weirpool *pool, uint32_t worker)
 bool wp_has_results(const struct weirpool *pool)
 {
     const struct wp_segment *segment = &pool->segment;
-    bool any = wp_load_seq_cst(&segment->header->started) != 0;
+    /* Unasked it is a worker's error, and would not be cleared: whoever waits would never sleep. */
+    bool any = pool->gate.bound.unstarted != 0 && wp_load_seq_cst(&segment->header->started) != 0;
     for (uint32_t word = 0; !any && word * 64 < segment->slots; word++) {
         any = wp_load_seq_cst(&segment->done[word]) != 0;
     }

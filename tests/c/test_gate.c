@@ -462,6 +462,57 @@ static void test_weighing_with_a_permit(void)
     tear_down();
 }
 
+static void publish_weighed(size_t size, size_t weighed)
+{
+    static char bytes[400];
+    struct iovec part = {.iov_base = bytes, .iov_len = size};
+    CHECK_OK(weirpool_publish(
+        pool, &(struct weirpool_request){.parts = &part, .count = 1, .interest = WEIRPOOL_WATCHED, .weighed = weighed},
+        NULL));
+}
+
+/* What is made again after the wait may have shrunk by then: the next producer gets what is left. */
+static void test_a_lighter_task_than_was_said_lets_the_next_in(void)
+{
+    set_up_with((struct weirpool_options){.max_bytes = 400});
+    CHECK(weirpool_admit(pool, WEIRPOOL_IN_BOUND, 300, WEIRPOOL_NOW) >= 0);
+    struct producer *next = start_producer(1, 200, WEIRPOOL_FOREVER);
+    publish_weighed(100, 300);
+    check_pool(pool);
+    join_producer(next, 0);
+    CHECK_EQ(stats().bytes_held, 300);
+    run_dry();
+    CHECK_EQ(stats().bytes_held, 0);
+    tear_down();
+}
+
+static void test_a_heavier_task_than_was_said_is_counted(void)
+{
+    set_up_with((struct weirpool_options){.max_bytes = 400});
+    CHECK(weirpool_admit(pool, WEIRPOOL_IN_BOUND, 200, WEIRPOOL_NOW) >= 0);
+    CHECK(weirpool_admit(pool, WEIRPOOL_IN_BOUND, 200, WEIRPOOL_NOW) >= 0);
+    publish_weighed(100, 200);
+    publish_weighed(300, 200);
+    CHECK_EQ(stats().admitted_over_bound, 0);
+    CHECK(weirpool_admit(pool, WEIRPOOL_OVER_BOUND, 0, WEIRPOOL_NOW) >= 0);
+    publish_weighed(10, 0);
+    CHECK_EQ(stats().admitted_over_bound, 1);
+    run_dry();
+    CHECK_EQ(stats().bytes_held, 0);
+    tear_down();
+}
+
+/* A worker that says so for no reason does not make those spin who wait for a result. */
+static void test_nobody_asked_for_starts(void)
+{
+    set_up(1);
+    atomic_store(&pool->segment.header->started, 1);
+    wp_lock(pool);
+    CHECK(!wp_has_results(pool));
+    wp_unlock(pool);
+    tear_down();
+}
+
 /* Whoever waits with a permit for its bytes hears of the shutdown, and returns the permit. */
 static void test_closing_wakes_who_waits_for_bytes(void)
 {
@@ -1009,6 +1060,9 @@ int main(int argc, char **argv)
     RUN(test_cancelling_makes_room_for_starts);
     RUN(test_bytes_return_with_their_task);
     RUN(test_weighing_with_a_permit);
+    RUN(test_a_lighter_task_than_was_said_lets_the_next_in);
+    RUN(test_a_heavier_task_than_was_said_is_counted);
+    RUN(test_nobody_asked_for_starts);
     RUN(test_closing_wakes_who_waits_for_bytes);
     RUN(test_a_bell_rings_at_the_turn_and_at_the_end);
     RUN(test_workers_need_not_wait_for_producers);
