@@ -8,14 +8,15 @@ import operator
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from weirpool import _core, _map, _pickler, _policy, _support
+from weirpool import _core, _pickler, _policy, _support
 from weirpool._collector import Collector, is_exiting
 from weirpool._crew import Crew
+from weirpool._executor import Executor
 from weirpool._pickler import Pickler
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class ProcessPoolExecutor(cf.Executor):
+class ProcessPoolExecutor(Executor):
     """A drop-in for ``concurrent.futures.ProcessPoolExecutor`` over the weirpool engine.
 
     Accepts every task at once, as the standard class does, unless it is given a bound. Thread-safe. A pool belongs to
@@ -134,42 +135,10 @@ class ProcessPoolExecutor(cf.Executor):
             engine = self._start()
         return engine.submit(fn, args, kwargs)
 
-    def map(
-        self,
-        fn: Callable[..., T],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int = 1,
-        buffersize: int | None = None,
-    ) -> Iterator[T]:
-        """Return an iterator over ``fn`` of the items of the iterables, in their order.
-
-        With a window (buffersize, or the bound of a bounded executor) it is lazy: calls are submitted as results are
-        read, so that the iterables may be infinite, and what is not read is not submitted.
-
-        Each submission, here and in the iterator, waits for room at the bound. One thread at a time may use the
-        iterator.
-
-        Args:
-            fn: Takes as many arguments as there are iterables.
-            timeout: Seconds from this call until the last result must have come, else the iterator raises
-                TimeoutError. None: no limit.
-            chunksize: How many calls travel together. Larger chunks pay for very short calls.
-            buffersize: How many chunks may be submitted and not yet yielded. None: the bound of a bounded executor
-                (max_submit_backlog + max_workers; 2 x max_workers with max_bytes alone); an unbounded one submits all
-                of them at once, as the standard class does.
-
-        Raises:
-            ValueError: chunksize or buffersize below 1.
-            TypeError: buffersize is no int.
-            RuntimeError, BrokenProcessPool, MemoryError, OSError: As submit(), here and from the iterator.
-        """
-        _map.check_arguments(chunksize, buffersize)
-        window = self._window() if buffersize is None else buffersize
-        return _map.results(self, fn, iterables, timeout, chunksize, window)
+    def _worker_count(self) -> int:
+        return self._max_workers
 
     def _window(self) -> int | None:
-        """The most unread chunks that a map holds where nothing else is said. None: all of them."""
         if self._bound is not None:
             return self._bound
         if self._backlog is not None:

@@ -6,6 +6,7 @@ import multiprocessing
 import multiprocessing.resource_sharer
 import os
 import pickle
+import queue
 import threading
 import weakref
 from concurrent.futures.process import BrokenProcessPool, _RemoteTraceback
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 import tasks
 from support import Pools, Threads, in_forked_child, wait_until
+
+import weirpool
 
 UNPICKLABLE = (pickle.PicklingError, AttributeError, TypeError)
 
@@ -259,3 +262,16 @@ def test_a_process_of_its_own_can_use_a_pool(pools: Pools) -> None:
         return tasks.run_own_pool("fork")
 
     assert in_forked_child(run) == "30"
+
+
+# ---- Refusals ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [weirpool.RejectedSubmission, weirpool.SubmitTimeout])
+def test_refusals_mean_that_later_may_do(kind: type[Exception]) -> None:
+    assert issubclass(kind, queue.Full)
+    assert not issubclass(kind, RuntimeError), "which means never again"
+    assert issubclass(kind, TimeoutError) == (kind is weirpool.SubmitTimeout)
+    copy = pickle.loads(pickle.dumps(kind("no room")))
+    assert type(copy) is kind
+    assert copy.args == ("no room",)
