@@ -204,6 +204,50 @@ WEIRPOOL_API void weirpool_worker_vacate(weirpool *pool, uint32_t worker);
 /* 1 if one more worker is wanted: outstanding tasks exceed workers, and there may be more of them. Else 0; -ECHILD. */
 WEIRPOOL_API int weirpool_worker_wanted(weirpool *pool);
 
+/* ---- A gate alone ------------------------------------------------------------------------------------------------ */
+
+/*
+ * The weir of a pool for an executor that is not: it hands out permits, first come first served, and knows nothing of
+ * tasks. Its user tells what becomes of each permit. In a forked child every function returns -ECHILD.
+ */
+typedef struct weirpool_gate weirpool_gate;
+
+/* At most so many permits out, and so many of these not started; 0: no such bound. Errors: -ENOMEM. */
+WEIRPOOL_API int weirpool_gate_open(weirpool_gate **gate, uint64_t tasks, uint64_t unstarted);
+
+/* Frees the gate. No other thread may be inside or call any function on it, and no ticket may be left. */
+WEIRPOOL_API int weirpool_gate_close(weirpool_gate *gate);
+
+/*
+ * Obtains a permit by `deadline`; never overtakes a producer that waits already, unless it is WEIRPOOL_OVER_BOUND.
+ * Errors: -EAGAIN, -ETIMEDOUT, -EINTR (a signal came: the place in line is given up), -ESHUTDOWN, -ECHILD.
+ */
+WEIRPOOL_API int weirpool_gate_admit(weirpool_gate *gate, enum weirpool_admission admission, int64_t deadline);
+
+/* A permit's task was started: once a permit. */
+WEIRPOOL_API int weirpool_gate_start(weirpool_gate *gate);
+
+/* A permit comes back; `started`: weirpool_gate_start() was called for it. */
+WEIRPOOL_API int weirpool_gate_return(weirpool_gate *gate, bool started);
+
+/*
+ * A place in line, as weirpool_queue(), for a caller that keeps it over several waits, or (`bell`: an eventfd, 0: none)
+ * does not wait here at all. Errors: -ESHUTDOWN, -ENOMEM, -ECHILD.
+ */
+WEIRPOOL_API int weirpool_gate_queue(weirpool_gate *gate, int bell, weirpool_ticket **ticket);
+
+/* As weirpool_await(): 0 is a permit, or -ESHUTDOWN. -EAGAIN, -ETIMEDOUT, -EINTR, -ECHILD: the ticket lives on. */
+WEIRPOOL_API int weirpool_gate_await(weirpool_gate *gate, weirpool_ticket *ticket, int64_t deadline);
+
+/* As weirpool_leave(): 0; 1 is a permit; -ESHUTDOWN. -ECHILD: the ticket is the parent's. */
+WEIRPOOL_API int weirpool_gate_leave(weirpool_gate *gate, weirpool_ticket *ticket);
+
+/* Admits nobody any more: those who wait, and later ones, get -ESHUTDOWN. Permits that are out return as ever. */
+WEIRPOOL_API int weirpool_gate_shut(weirpool_gate *gate);
+
+/* Fills in what concerns permits: the bound, outstanding, waiting, running, the peak, and producers. Else 0. */
+WEIRPOOL_API int weirpool_gate_stats(weirpool_gate *gate, struct weirpool_stats *stats);
+
 /* ---- The worker -------------------------------------------------------------------------------------------------- */
 
 typedef struct weirpool_worker weirpool_worker;
