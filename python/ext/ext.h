@@ -28,6 +28,9 @@ struct state {
     PyTypeObject *sink_type;
     PyTypeObject *memory_type;
     PyTypeObject *worker_type;
+    PyTypeObject *gate_type;
+    PyTypeObject *permit_type;
+    PyTypeObject *starter_type;
     PyObject *base_future;     /* concurrent.futures.Future */
     PyObject *cancelled_error; /* concurrent.futures.CancelledError */
     PyObject *broken_pool;     /* concurrent.futures.process.BrokenProcessPool */
@@ -200,6 +203,9 @@ void engine_break(Engine *engine, PyObject *cause, PyObject *reason);
 void enter_delivery(void);
 void leave_delivery(void);
 
+/* Is this thread inside of one? */
+int is_delivering(void);
+
 /* submit(fn, args, kwargs) -> Future: a method of Engine. */
 PyObject *engine_submit(PyObject *self, PyObject *const *args, Py_ssize_t count);
 
@@ -233,6 +239,12 @@ void future_fail(PyObject *future, PyObject *exception);
 
 /* Tells a taken task's future, which the flight's reference keeps; drops that reference. */
 void future_tell(Engine *engine, weirpool_task *task);
+
+/* ---- gate.c ---- */
+
+extern PyType_Spec gate_spec;
+extern PyType_Spec permit_spec;
+extern PyType_Spec starter_spec;
 
 /* ---- worker.c ---- */
 

@@ -144,6 +144,9 @@ static int add_types(PyObject *module, struct state *state)
     state->sink_type = add_type(module, PyType_FromModuleAndSpec(module, &sink_spec, NULL));
     state->memory_type = add_type(module, PyType_FromModuleAndSpec(module, &memory_spec, NULL));
     state->worker_type = add_type(module, PyType_FromModuleAndSpec(module, &worker_spec, NULL));
+    state->gate_type = add_type(module, PyType_FromModuleAndSpec(module, &gate_spec, NULL));
+    state->permit_type = add_type(module, PyType_FromModuleAndSpec(module, &permit_spec, NULL));
+    state->starter_type = add_type(module, PyType_FromModuleAndSpec(module, &starter_spec, NULL));
     state->future_type = add_type(module, make_future_type(module, state->base_future));
     return PyErr_Occurred() ? -1 : 0;
 }
@@ -200,6 +203,9 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->sink_type);
     Py_VISIT(state->memory_type);
     Py_VISIT(state->worker_type);
+    Py_VISIT(state->gate_type);
+    Py_VISIT(state->permit_type);
+    Py_VISIT(state->starter_type);
     Py_VISIT(state->base_future);
     Py_VISIT(state->cancelled_error);
     Py_VISIT(state->broken_pool);
@@ -222,6 +228,9 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->sink_type);
     Py_CLEAR(state->memory_type);
     Py_CLEAR(state->worker_type);
+    Py_CLEAR(state->gate_type);
+    Py_CLEAR(state->permit_type);
+    Py_CLEAR(state->starter_type);
     Py_CLEAR(state->base_future);
     Py_CLEAR(state->cancelled_error);
     Py_CLEAR(state->broken_pool);
@@ -234,6 +243,17 @@ static int module_clear(PyObject *module)
     return 0;
 }
 
+static PyObject *say_whether_delivering(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(is_delivering());
+}
+
+static PyMethodDef module_methods[] = {
+    {"is_delivering", say_whether_delivering, METH_NOARGS,
+     "is_delivering($module, /)\n--\n\nIs this thread inside a done-callback of the engine's, or pickling?"},
+    {NULL},
+};
+
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
     {0, NULL},
@@ -244,6 +264,7 @@ struct PyModuleDef weirpool_module = {
     .m_name = "weirpool._core",
     .m_doc = "The engine of weirpool, for the package itself.",
     .m_size = sizeof(struct state),
+    .m_methods = module_methods,
     .m_slots = module_slots,
     .m_traverse = module_traverse,
     .m_clear = module_clear,

@@ -17,6 +17,11 @@ void leave_delivery(void)
     deliveries--;
 }
 
+int is_delivering(void)
+{
+    return deliveries > 0;
+}
+
 /* ---- waiting in line ---- */
 
 /* One call of submit(). */
@@ -357,7 +362,7 @@ PyObject *engine_submit(PyObject *self, PyObject *const *args, Py_ssize_t count)
         .engine = engine,
         .call = &call,
         .future = future,
-        .admission = deliveries > 0 ? WEIRPOOL_OVER_BOUND : WEIRPOOL_IN_BOUND,
+        .admission = is_delivering() ? WEIRPOOL_OVER_BOUND : WEIRPOOL_IN_BOUND,
         .deadline = deadline_of(engine),
     };
     if (future != NULL && submit(&submission) < 0) {

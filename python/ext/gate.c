@@ -1,0 +1,369 @@
+/*
+ * The gate alone, for executors that are not the engine's. A permit is an object: it returns when its task has ended,
+ * when its submission fails, and at the latest when nobody refers to it any more. So an exception that a signal handler
+ * raises between any two steps of a submission cannot lose it.
+ */
+#include <errno.h>
+
+#include "future.h"
+
+typedef struct {
+    PyObject_HEAD
+    weirpool_gate *gate;
+    uint64_t completed, failed, cancelled, rejected;
+} Gate;
+
+enum standing { RETURNED, HELD, STARTED };
+
+typedef struct {
+    PyObject_HEAD
+    Gate *gate;
+    enum standing standing;
+} Permit;
+
+typedef struct {
+    PyObject_HEAD
+    Permit *permit;
+    PyObject *fn;
+} Starter;
+
+/* ---- Permit ---- */
+
+static Permit *permit_new(Gate *gate)
+{
+    Permit *permit = PyObject_New(Permit, state_of((PyObject *)gate)->permit_type);
+    if (permit != NULL) {
+        permit->gate = (Gate *)Py_NewRef(gate);
+        permit->standing = RETURNED;
+    }
+    return permit;
+}
+
+static void return_permit(Permit *permit)
+{
+    if (permit->standing != RETURNED) {
+        bool started = permit->standing == STARTED;
+        permit->standing = RETURNED;
+        (void)weirpool_gate_return(permit->gate->gate, started); /* in a forked child it is the parent's */
+    }
+}
+
+static void permit_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    return_permit((Permit *)self);
+    Py_DECREF(((Permit *)self)->gate);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static void start(Permit *permit)
+{
+    if (permit->standing == HELD) {
+        permit->standing = STARTED;
+        (void)weirpool_gate_start(permit->gate->gate);
+    }
+}
+
+static PyObject *permit_start(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    start((Permit *)self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *permit_give_back(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return_permit((Permit *)self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *permit_starting(PyObject *self, PyObject *fn)
+{
+    Starter *starter = PyObject_GC_New(Starter, state_of(self)->starter_type);
+    if (starter != NULL) {
+        starter->permit = (Permit *)Py_NewRef(self);
+        starter->fn = Py_NewRef(fn);
+        PyObject_GC_Track(starter);
+    }
+    return (PyObject *)starter;
+}
+
+/* One of the engine's, without decoding what it brought. */
+static uint64_t *outcome_of_ours(Gate *gate, PyObject *future)
+{
+    if (was_cancelled(future)) {
+        return &gate->cancelled;
+    }
+    struct weirpool_completion end = {.error = -ECANCELED};
+    if (is_taken(future)) {
+        weirpool_describe(task_of(future), &end);
+    }
+    return end.error == 0 && end.status == 0 ? &gate->completed : &gate->failed;
+}
+
+/* Which of the gate's counters this future belongs to. NULL: exception set. */
+static uint64_t *outcome_of(Gate *gate, PyObject *future)
+{
+    if (Py_IS_TYPE(future, state_of((PyObject *)gate)->future_type)) {
+        return outcome_of_ours(gate, future);
+    }
+    PyObject *cancelled = PyObject_CallMethod(future, "cancelled", NULL);
+    int yes = cancelled != NULL ? PyObject_IsTrue(cancelled) : -1;
+    Py_XDECREF(cancelled);
+    if (yes != 0) {
+        return yes > 0 ? &gate->cancelled : NULL;
+    }
+    PyObject *error = PyObject_CallMethod(future, "exception", NULL);
+    uint64_t *outcome = error == NULL ? NULL : error == Py_None ? &gate->completed : &gate->failed;
+    Py_XDECREF(error);
+    return outcome;
+}
+
+/* A done-callback: the task has ended. */
+static PyObject *permit_call(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    PyObject *future;
+    if (!PyArg_ParseTuple(args, "O", &future) || (kwargs != NULL && PyDict_GET_SIZE(kwargs) > 0)) {
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "a permit takes its task's future");
+    }
+    Permit *permit = (Permit *)self;
+    if (permit->standing != RETURNED) {
+        return_permit(permit);
+        uint64_t *outcome = outcome_of(permit->gate, future);
+        if (outcome == NULL) {
+            return NULL;
+        }
+        ++*outcome;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef permit_methods[] = {
+    {"start", permit_start, METH_NOARGS, "start($self, /)\n--\n\nThe task was started."},
+    {"give_back", permit_give_back, METH_NOARGS,
+     "give_back($self, /)\n--\n\nThe task was not submitted. Harmless after the permit's return."},
+    {"starting", permit_starting, METH_O,
+     "starting($self, fn, /)\n--\n\nReturn a callable that says start() and calls fn, without a frame of its own."},
+    {NULL},
+};
+
+static PyType_Slot permit_slots[] = {
+    {Py_tp_dealloc, permit_dealloc},
+    {Py_tp_call, permit_call},
+    {Py_tp_methods, permit_methods},
+    {Py_tp_doc, "The right of one task to be outstanding. Called with the task's future it returns, and counts."},
+    {0, NULL},
+};
+
+PyType_Spec permit_spec = {
+    .name = "weirpool._core.Permit",
+    .basicsize = sizeof(Permit),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = permit_slots,
+};
+
+/* ---- Starter ---- */
+
+static PyObject *starter_call(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    Starter *starter = (Starter *)self;
+    start(starter->permit);
+    return PyObject_Call(starter->fn, args, kwargs);
+}
+
+static int starter_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((Starter *)self)->fn);
+    return 0;
+}
+
+static int starter_clear(PyObject *self)
+{
+    Py_CLEAR(((Starter *)self)->fn);
+    return 0;
+}
+
+static void starter_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    (void)starter_clear(self);
+    Py_DECREF(((Starter *)self)->permit);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyType_Slot starter_slots[] = {
+    {Py_tp_dealloc, starter_dealloc},
+    {Py_tp_call, starter_call},
+    {Py_tp_traverse, starter_traverse},
+    {Py_tp_clear, starter_clear},
+    {0, NULL},
+};
+
+PyType_Spec starter_spec = {
+    .name = "weirpool._core.Starter",
+    .basicsize = sizeof(Starter),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = starter_slots,
+};
+
+/* ---- Gate ---- */
+
+static PyObject *gate_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"tasks", "unstarted", NULL};
+    unsigned long long tasks, unstarted;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KK:Gate", names, &tasks, &unstarted)) {
+        return NULL;
+    }
+    Gate *self = (Gate *)type->tp_alloc(type, 0);
+    int rc = self != NULL ? weirpool_gate_open(&self->gate, tasks, unstarted) : 0;
+    if (rc != 0) {
+        raise_error(state_of((PyObject *)self), rc);
+        Py_CLEAR(self);
+    }
+    return (PyObject *)self;
+}
+
+static void gate_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (((Gate *)self)->gate != NULL) {
+        (void)weirpool_gate_close(((Gate *)self)->gate); /* in a forked child it stays */
+    }
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+/* Waits for a ticket's turn, and for signals meanwhile: -EINTR means that one raised, and that the place is kept. */
+static int await_turn(weirpool_gate *gate, weirpool_ticket *ticket, int64_t deadline)
+{
+    for (;;) {
+        int64_t slice = wait_slice(deadline);
+        int rc;
+        Py_BEGIN_ALLOW_THREADS
+        rc = weirpool_gate_await(gate, ticket, slice);
+        Py_END_ALLOW_THREADS
+        if (!is_early(rc, deadline)) {
+            return rc;
+        }
+        if (PyErr_CheckSignals() < 0) {
+            return -EINTR;
+        }
+    }
+}
+
+/* 0: admitted. -EINTR: an exception is set, and nothing is held. */
+static int wait_in_line(weirpool_gate *gate, int64_t deadline)
+{
+    weirpool_ticket *ticket;
+    int rc = weirpool_gate_queue(gate, 0, &ticket);
+    if (rc == 0) {
+        rc = await_turn(gate, ticket, deadline);
+    }
+    if (rc != -EINTR && rc != -ETIMEDOUT && rc != -EAGAIN) {
+        return rc;
+    }
+    int left = weirpool_gate_leave(gate, ticket);
+    if (rc == -EINTR) {
+        if (left == 1) {
+            (void)weirpool_gate_return(gate, false);
+        }
+        return rc;
+    }
+    return left == 0 ? rc : left == 1 ? 0 : left;
+}
+
+/* There is no room: over the bound if the caller must not wait, else as long as its patience lasts. */
+static int admit_when_full(weirpool_gate *gate, PyObject *must_not_wait, PyObject *patience)
+{
+    PyObject *must_not = PyObject_CallNoArgs(must_not_wait);
+    int over = must_not != NULL ? PyObject_IsTrue(must_not) : -1;
+    int64_t deadline;
+    Py_XDECREF(must_not);
+    if (over < 0 || parse_timeout(patience, &deadline) < 0) {
+        return -EINTR;
+    }
+    if (over) {
+        return weirpool_gate_admit(gate, WEIRPOOL_OVER_BOUND, WEIRPOOL_NOW);
+    }
+    return deadline == WEIRPOOL_NOW ? -EAGAIN : wait_in_line(gate, deadline);
+}
+
+static PyObject *gate_admit(PyObject *self, PyObject *args)
+{
+    PyObject *must_not_wait, *patience;
+    if (!PyArg_ParseTuple(args, "OO:admit", &must_not_wait, &patience)) {
+        return NULL;
+    }
+    Gate *gate = (Gate *)self;
+    Permit *permit = permit_new(gate); /* first: nothing can fail once there is a permit to lose */
+    if (permit == NULL) {
+        return NULL;
+    }
+    int rc = weirpool_gate_admit(gate->gate, WEIRPOOL_IN_BOUND, WEIRPOOL_NOW);
+    if (rc == -EAGAIN) {
+        rc = admit_when_full(gate->gate, must_not_wait, patience);
+    }
+    if (rc == 0) {
+        permit->standing = HELD;
+        return (PyObject *)permit;
+    }
+    Py_DECREF(permit);
+    if (rc == -EAGAIN || rc == -ETIMEDOUT) {
+        gate->rejected++;
+        Py_RETURN_NONE;
+    }
+    return rc == -EINTR ? NULL : raise_error(state_of(self), rc);
+}
+
+static PyObject *gate_shut(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    int rc = weirpool_gate_shut(((Gate *)self)->gate);
+    return rc == 0 ? Py_NewRef(Py_None) : raise_error(state_of(self), rc);
+}
+
+static PyObject *gate_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    const Gate *gate = (Gate *)self;
+    struct weirpool_stats s;
+    int rc = weirpool_gate_stats(gate->gate, &s);
+    if (rc != 0) {
+        return raise_error(state_of(self), rc);
+    }
+    uint64_t finished = gate->completed + gate->failed + gate->cancelled;
+    return Py_BuildValue("{sK sK sK sK sK sK sK sd sK sK sK sK sK sK}", "bound", s.bound, "outstanding", s.outstanding,
+                         "waiting", s.waiting, "running", s.running, "peak_outstanding", s.peak_outstanding,
+                         "admitted_over_bound", s.admitted_over_bound, "blocked_producers", s.blocked_producers,
+                         "blocked_seconds", (double)s.blocked_ns / 1e9, "submitted", finished + s.outstanding,
+                         "finished", finished, "completed", gate->completed, "failed", gate->failed, "cancelled",
+                         gate->cancelled, "rejected", gate->rejected);
+}
+
+static PyMethodDef gate_methods[] = {
+    {"admit", gate_admit, METH_VARARGS,
+     "admit($self, must_not_wait, patience, /)\n--\n\n"
+     "Return a Permit, or None if there was no room within `patience` seconds (None: without end; -1: at once).\n\n"
+     "If there is none, must_not_wait() says whether the caller is admitted over the bound.\n"
+     "RuntimeError: the gate is shut, or this is a forked child."},
+    {"shut", gate_shut, METH_NOARGS, "shut($self, /)\n--\n\nAdmit nobody any more, and wake those who wait."},
+    {"stats", gate_stats, METH_NOARGS, "stats($self, /)\n--\n\nReturn the fields of Stats that a gate knows."},
+    {NULL},
+};
+
+static PyType_Slot gate_slots[] = {
+    {Py_tp_new, gate_new},
+    {Py_tp_dealloc, gate_dealloc},
+    {Py_tp_methods, gate_methods},
+    {Py_tp_doc, "Gate(tasks, unstarted)\n--\n\nHands out permits, first come first served; 0: no such bound."},
+    {0, NULL},
+};
+
+PyType_Spec gate_spec = {
+    .name = "weirpool._core.Gate",
+    .basicsize = sizeof(Gate),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = gate_slots,
+};
