@@ -16,23 +16,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from weirpool._advice import Advice, advise
+    from weirpool._bounded import bounded
     from weirpool._errors import RejectedSubmission, SubmitTimeout, WorkerDied
     from weirpool._policy import AUTO_BACKLOG
     from weirpool._stats import Percentiles, Stats, WorkerStats
     from weirpool.process import BoundedProcessPoolExecutor, ProcessPoolExecutor
+    from weirpool.thread import BoundedThreadPoolExecutor, ThreadPoolExecutor
 
 __all__ = [
     "AUTO_BACKLOG",
     "Advice",
     "BoundedProcessPoolExecutor",
+    "BoundedThreadPoolExecutor",
     "Percentiles",
     "ProcessPoolExecutor",
     "RejectedSubmission",
     "Stats",
     "SubmitTimeout",
+    "ThreadPoolExecutor",
     "WorkerDied",
     "WorkerStats",
     "advise",
+    "bounded",
 ]
 
 __version__ = "0.1.0"
@@ -42,14 +47,17 @@ _HOMES = {
     "AUTO_BACKLOG": "weirpool._policy",
     "Advice": "weirpool._advice",
     "BoundedProcessPoolExecutor": "weirpool.process",
+    "BoundedThreadPoolExecutor": "weirpool.thread",
     "Percentiles": "weirpool._stats",
     "ProcessPoolExecutor": "weirpool.process",
     "RejectedSubmission": "weirpool._errors",
     "Stats": "weirpool._stats",
     "SubmitTimeout": "weirpool._errors",
+    "ThreadPoolExecutor": "weirpool.thread",
     "WorkerDied": "weirpool._errors",
     "WorkerStats": "weirpool._stats",
     "advise": "weirpool._advice",
+    "bounded": "weirpool._bounded",
 }
 
 

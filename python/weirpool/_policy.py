@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Final, Literal
 
 AUTO_BACKLOG: Final[Literal[True]] = True
@@ -44,3 +45,13 @@ def patience(timeout: float | None, block: bool, names: tuple[str, str]) -> floa
     if not block:
         raise ValueError(f"choose one: {names[0]}, or {names[1]}=False, which does not wait at all")
     return float(min(timeout, _MOST))
+
+
+def warn_of_low_bound(bound: int, workers: int, *, stacklevel: int) -> None:
+    """A bound that is meant to be the number of workers is a usual slip."""
+    if bound < workers:
+        warnings.warn(
+            f"max_queue_size={bound} is less than the {workers} workers, some of which will never have work",
+            RuntimeWarning,
+            stacklevel=stacklevel,
+        )

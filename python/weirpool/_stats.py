@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from weirpool._advice import Advice, advise_from
 
@@ -49,7 +49,8 @@ class Stats:
     """
 
     engine: str = "native"
-    """What executes the tasks: "native" is weirpool's own process pool."""
+    """What executes the tasks: "native" is weirpool's own process pool, "threads" its thread pool; else the
+    class of the executor that ``bounded()`` was given."""
     bound: int | None = None
     """The most outstanding tasks, at this moment. None: there is no such bound."""
     submitted: int = 0
@@ -121,6 +122,11 @@ def of_engine(engine: _core.Engine | None, most_workers: int) -> Stats:
         blocked=fields["blocked_seconds"] > 0 or fields["blocked_producers"] > 0,
     )
     return Stats(**fields, workers=workers, advice=advice)
+
+
+def of_gate(engine: str, fields: dict[str, Any]) -> Stats:
+    """Return the numbers of an executor that is a gate before another engine."""
+    return Stats(engine=engine, **{**fields, "bound": fields["bound"] or None})
 
 
 def resident(pid: int) -> int:

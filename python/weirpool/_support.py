@@ -74,14 +74,14 @@ def log_callback_error(future: cf.Future[object], error: BaseException) -> None:
     _base.LOGGER.error("exception calling callback for %r", future, exc_info=error)
 
 
-def refusal(seconds: float | None) -> RejectedSubmission:
+def refusal(seconds: float | None, timeout_name: str = "submit_backlog_timeout") -> RejectedSubmission:
     """What submit() raises where there is no room, and the executor waits no longer than so (None: not at all)."""
     if seconds is None:
         return RejectedSubmission("the pool is full, and it was made with block_on_submit=False: submit again later")
     return SubmitTimeout(
-        f"the pool has been full for the {seconds:g} s of submit_backlog_timeout: submit again later"
+        f"the pool has been full for the {seconds:g} s of {timeout_name}: submit again later"
         if seconds
-        else "the pool is full, and its submit_backlog_timeout is 0: submit again later"
+        else f"the pool is full, and its {timeout_name} is 0: submit again later"
     )
 
 

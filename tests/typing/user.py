@@ -18,14 +18,17 @@ from weirpool import (
     AUTO_BACKLOG,
     Advice,
     BoundedProcessPoolExecutor,
+    BoundedThreadPoolExecutor,
     Percentiles,
     ProcessPoolExecutor,
     RejectedSubmission,
     Stats,
     SubmitTimeout,
+    ThreadPoolExecutor,
     WorkerDied,
     WorkerStats,
     advise,
+    bounded,
 )
 
 
@@ -70,6 +73,29 @@ def make() -> None:
     BoundedProcessPoolExecutor(
         16, 8, max_submit_backlog=True, submit_backlog_timeout=None, block_on_submit=True, max_bytes=None
     )
+
+
+def make_of_threads() -> None:
+    ThreadPoolExecutor()
+    ThreadPoolExecutor(4, "name", set_up, ("a", 1), max_submit_backlog=True, submit_backlog_timeout=1.5)
+    BoundedThreadPoolExecutor(16, 4, "name", set_up, ("a", 1), block_on_submit=False)
+    BoundedThreadPoolExecutor(max_bytes=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    with BoundedThreadPoolExecutor(True, max_workers=None) as pool:
+        assert_type(pool, BoundedThreadPoolExecutor)
+        assert_type(pool.submit(square, 1), Future[int])
+        assert_type(pool.map(square, [1, 2]), Iterator[int])
+        assert_type(pool.stats(), Stats)
+
+
+def make_over_others(executor: Executor) -> None:
+    bounded(executor, None)
+    bounded(executor, workers=lambda: 4, block_on_submit=False)
+    bounded(executor, "8")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with bounded(executor, 16, workers=8, submit_timeout=1.5) as pool:
+        assert_type(pool.submit(square, 1), Future[int])
+        assert_type(pool.map(square, [1, 2], buffersize=2), Iterator[int])
+        assert_type(pool.stats(), Stats)
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def make_wrongly() -> None:
