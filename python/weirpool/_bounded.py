@@ -76,7 +76,10 @@ class BoundedExecutor(Executor):
         self._broken: Callable[[], BaseException] | None = None
         self._known = _parameters(executor.shutdown)
         # To be cancelled by shutdown(), if the other executor's cannot.
-        self._futures: set[cf.Future[Any]] | None = None if "cancel_futures" in self._known else set()
+        self._futures: weakref.WeakSet[cf.Future[Any]] | None = (
+            None if "cancel_futures" in self._known else weakref.WeakSet()
+        )
+        self._futures_lock = threading.RLock()  # a signal handler may come upon it
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> cf.Future[T]:
         """Submit a call to the other executor, when there is room, and return its future.
@@ -98,7 +101,8 @@ class BoundedExecutor(Executor):
             here.depth = depth + 1
             future = self._inner.submit(fn, *args, **kwargs)
             if self._futures is not None:
-                self._futures.add(future)
+                with self._futures_lock:
+                    self._futures.add(future)
             future.add_done_callback(functools.partial(_finish, weakref.ref(self), permit))
         except BaseException:
             permit.give_back()
@@ -119,7 +123,9 @@ class BoundedExecutor(Executor):
         """
         self._weir.shut()
         if cancel_futures and self._futures is not None:
-            for future in list(self._futures):
+            with self._futures_lock:
+                futures = list(self._futures)
+            for future in futures:
                 future.cancel()
         wanted = {"wait": wait, "cancel_futures": cancel_futures}
         self._inner.shutdown(**{name: value for name, value in wanted.items() if name in self._known})
@@ -156,8 +162,6 @@ class BoundedExecutor(Executor):
 
     def _note_end(self, future: cf.Future[Any]) -> None:
         """Before the permit of the future returns."""
-        if self._futures is not None:
-            self._futures.discard(future)
         if self._broken is None and _is_broken(self._inner):
             self._break(future)
         here = self._here
