@@ -31,6 +31,7 @@ struct state {
     PyTypeObject *gate_type;
     PyTypeObject *permit_type;
     PyTypeObject *starter_type;
+    PyTypeObject *place_type;
     PyObject *base_future;     /* concurrent.futures.Future */
     PyObject *cancelled_error; /* concurrent.futures.CancelledError */
     PyObject *broken_pool;     /* concurrent.futures.process.BrokenProcessPool */
@@ -245,6 +246,7 @@ void future_tell(Engine *engine, weirpool_task *task);
 extern PyType_Spec gate_spec;
 extern PyType_Spec permit_spec;
 extern PyType_Spec starter_spec;
+extern PyType_Spec place_spec;
 
 /* ---- worker.c ---- */
 

@@ -27,6 +27,12 @@ typedef struct {
     PyObject *fn;
 } Starter;
 
+typedef struct {
+    PyObject_HEAD
+    Gate *gate;
+    weirpool_ticket *ticket; /* NULL: it has ended */
+} Place;
+
 /* ---- Permit ---- */
 
 static Permit *permit_new(Gate *gate)
@@ -209,6 +215,85 @@ PyType_Spec starter_spec = {
     .slots = starter_slots,
 };
 
+/* ---- Place ---- */
+
+/* What came of the place: a permit, None, or an exception. `permit` is used up. */
+static PyObject *end_place(Place *place, int rc, bool admitted, Permit *permit)
+{
+    bool ended = rc != -EAGAIN && rc != -ECHILD;
+    if (ended) {
+        place->ticket = NULL;
+    }
+    if (admitted) {
+        permit->standing = HELD;
+        return (PyObject *)permit;
+    }
+    Py_DECREF(permit);
+    return rc == 0 || rc == -EAGAIN ? Py_NewRef(Py_None) : raise_error(state_of((PyObject *)place), rc);
+}
+
+static PyObject *place_poll(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Place *place = (Place *)self;
+    if (place->ticket == NULL) {
+        Py_RETURN_NONE;
+    }
+    Permit *permit = permit_new(place->gate);
+    if (permit == NULL) {
+        return NULL;
+    }
+    int rc = weirpool_gate_await(place->gate->gate, place->ticket, WEIRPOOL_NOW);
+    return end_place(place, rc, rc == 0, permit);
+}
+
+static PyObject *place_leave(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Place *place = (Place *)self;
+    if (place->ticket == NULL) {
+        Py_RETURN_NONE;
+    }
+    Permit *permit = permit_new(place->gate);
+    if (permit == NULL) {
+        return NULL;
+    }
+    int rc = weirpool_gate_leave(place->gate->gate, place->ticket);
+    return end_place(place, rc, rc == 1, permit);
+}
+
+static void place_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    Place *place = (Place *)self;
+    if (place->ticket != NULL && weirpool_gate_leave(place->gate->gate, place->ticket) == 1) {
+        (void)weirpool_gate_return(place->gate->gate, false);
+    }
+    Py_DECREF(place->gate);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef place_methods[] = {
+    {"poll", place_poll, METH_NOARGS,
+     "poll($self, /)\n--\n\nReturn a Permit if the turn has come, else None. RuntimeError: it never will."},
+    {"leave", place_leave, METH_NOARGS,
+     "leave($self, /)\n--\n\nGive the place up; return a Permit if the turn had come. RuntimeError: as poll()."},
+    {NULL},
+};
+
+static PyType_Slot place_slots[] = {
+    {Py_tp_dealloc, place_dealloc},
+    {Py_tp_methods, place_methods},
+    {Py_tp_doc, "A place in the line at a gate, for who does not wait there. It is left when nobody refers to it."},
+    {0, NULL},
+};
+
+PyType_Spec place_spec = {
+    .name = "weirpool._core.Place",
+    .basicsize = sizeof(Place),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = place_slots,
+};
+
 /* ---- Gate ---- */
 
 static PyObject *gate_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -319,6 +404,23 @@ static PyObject *gate_admit(PyObject *self, PyObject *args)
     return rc == -EINTR ? NULL : raise_error(state_of(self), rc);
 }
 
+static PyObject *gate_queue(PyObject *self, PyObject *bell)
+{
+    int fd = PyObject_AsFileDescriptor(bell);
+    Place *place = fd >= 0 ? PyObject_New(Place, state_of(self)->place_type) : NULL;
+    if (place == NULL) {
+        return NULL;
+    }
+    place->gate = (Gate *)Py_NewRef(self);
+    place->ticket = NULL;
+    int rc = weirpool_gate_queue(place->gate->gate, fd, &place->ticket);
+    if (rc != 0) {
+        raise_error(state_of(self), rc);
+        Py_CLEAR(place);
+    }
+    return (PyObject *)place;
+}
+
 static PyObject *gate_shut(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     int rc = weirpool_gate_shut(((Gate *)self)->gate);
@@ -348,6 +450,9 @@ static PyMethodDef gate_methods[] = {
      "Return a Permit, or None if there was no room within `patience` seconds (None: without end; -1: at once).\n\n"
      "If there is none, must_not_wait() says whether the caller is admitted over the bound.\n"
      "RuntimeError: the gate is shut, or this is a forked child."},
+    {"queue", gate_queue, METH_O,
+     "queue($self, bell, /)\n--\n\nTake a place in line. `bell`, an eventfd, is rung when its turn has come or never "
+     "will."},
     {"shut", gate_shut, METH_NOARGS, "shut($self, /)\n--\n\nAdmit nobody any more, and wake those who wait."},
     {"stats", gate_stats, METH_NOARGS, "stats($self, /)\n--\n\nReturn the fields of Stats that a gate knows."},
     {NULL},

@@ -147,6 +147,7 @@ static int add_types(PyObject *module, struct state *state)
     state->gate_type = add_type(module, PyType_FromModuleAndSpec(module, &gate_spec, NULL));
     state->permit_type = add_type(module, PyType_FromModuleAndSpec(module, &permit_spec, NULL));
     state->starter_type = add_type(module, PyType_FromModuleAndSpec(module, &starter_spec, NULL));
+    state->place_type = add_type(module, PyType_FromModuleAndSpec(module, &place_spec, NULL));
     state->future_type = add_type(module, make_future_type(module, state->base_future));
     return PyErr_Occurred() ? -1 : 0;
 }
@@ -206,6 +207,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->gate_type);
     Py_VISIT(state->permit_type);
     Py_VISIT(state->starter_type);
+    Py_VISIT(state->place_type);
     Py_VISIT(state->base_future);
     Py_VISIT(state->cancelled_error);
     Py_VISIT(state->broken_pool);
@@ -231,6 +233,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->gate_type);
     Py_CLEAR(state->permit_type);
     Py_CLEAR(state->starter_type);
+    Py_CLEAR(state->place_type);
     Py_CLEAR(state->base_future);
     Py_CLEAR(state->cancelled_error);
     Py_CLEAR(state->broken_pool);

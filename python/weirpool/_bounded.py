@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from weirpool import _core, _policy
 from weirpool._executor import Executor
-from weirpool._weir import Weir, is_in_callback, is_inside, is_worker_of
+from weirpool._weir import Ticket, Weir, is_in_callback, is_inside, is_worker_of
 
 if TYPE_CHECKING:
     from weirpool._stats import Stats
@@ -71,6 +71,7 @@ class BoundedExecutor(Executor):
         self._inner = executor
         self._bound = bound
         self._workers = workers
+        self._patience = patience
         self._weir = Weir(bound, None, patience, "submit_timeout")
         self._here = _Here()
         self._broken: Callable[[], BaseException] | None = None
@@ -94,7 +95,11 @@ class BoundedExecutor(Executor):
             SubmitTimeout: There was no room within submit_timeout.
             Whatever the other executor's ``submit()`` raises.
         """
-        permit = self._admit()
+        return self._submit_with(self._admit(), fn, args, kwargs)
+
+    def _submit_with(
+        self, permit: _core.Permit, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> cf.Future[T]:
         here = self._here
         depth = here.depth
         try:
@@ -110,6 +115,15 @@ class BoundedExecutor(Executor):
         finally:
             here.depth = depth
         return future
+
+    def _submit_soon(
+        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], bell: int
+    ) -> cf.Future[T] | Ticket:
+        """Submit without waiting, or take a place in line. ``bell``, an eventfd, rings when the ticket wants a poll."""
+        if self._patience is not None and self._patience <= 0:
+            return self._submit_with(self._admit(), fn, args, kwargs)
+        ticket = Ticket(self, self._weir, (fn, args, kwargs), bell)
+        return ticket.poll() or ticket
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept nothing more, and shut the other executor down. Threads that wait for room get RuntimeError.
@@ -151,10 +165,11 @@ class BoundedExecutor(Executor):
     def _admit(self) -> _core.Permit:
         try:
             return self._weir.admit(self._must_not_wait)
-        except RuntimeError:
-            if self._broken is not None:
-                raise self._broken() from None
-            raise
+        except RuntimeError as error:
+            raise self._explain(error) from None
+
+    def _explain(self, error: RuntimeError) -> BaseException:
+        return self._broken() if self._broken is not None else error
 
     def _must_not_wait(self) -> bool:
         here = self._here

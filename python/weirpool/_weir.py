@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import concurrent.futures as cf
 import concurrent.futures.thread  # noqa: F401 - its exit handler waits for tasks: ours, being later, comes before it
 import contextlib
 import sys
 import threading
 import weakref
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from weirpool import _core, _support
+
+if TYPE_CHECKING:
+    from weirpool._errors import RejectedSubmission
+
+T = TypeVar("T")
 
 _open: dict[int, weakref.ref[Weir]] = {}
 _exiting = False
@@ -45,9 +52,78 @@ class Weir:
             raise RuntimeError(_support.EXITING)
         permit = self._gate.admit(must_not_wait, self._patience)
         if permit is None:
-            seconds = self._patience if self._patience is not None and self._patience >= 0 else None
-            raise _support.refusal(seconds, self._timeout_name)
+            raise self.refusal()
         return permit
+
+    def queue(self, bell: int) -> _core.Place:
+        """Take a place in line, for who does not wait in it; it may be the first, and its turn come.
+
+        Raises:
+            RuntimeError: The weir is shut; in a forked child.
+        """
+        if _exiting:
+            raise RuntimeError(_support.EXITING)
+        return self._gate.queue(bell)
+
+    def refusal(self) -> RejectedSubmission:
+        """Return what is raised where there is no room in time."""
+        seconds = self._patience if self._patience is not None and self._patience >= 0 else None
+        return _support.refusal(seconds, self._timeout_name)
+
+
+Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+class Gated(Protocol):
+    """An executor behind a weir."""
+
+    def _submit_with(
+        self, permit: _core.Permit, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> cf.Future[T]:
+        """Submit under a permit."""
+
+    def _explain(self, error: RuntimeError) -> BaseException:
+        """Why the weir is shut."""
+
+
+class Ticket:
+    """A call that awaits room without a thread: a place in line, and what to submit then."""
+
+    permitted = False
+    """Nothing is waited for once it has left the line."""
+
+    def __init__(
+        self, executor: Gated, weir: Weir, call: tuple[Any, tuple[Any, ...], dict[str, Any]], bell: int
+    ) -> None:
+        self._executor = executor
+        self._weir = weir
+        self._call = call
+        try:
+            self._place = weir.queue(bell)
+        except RuntimeError as error:
+            raise executor._explain(error) from None
+
+    def poll(self) -> cf.Future[Any] | None:
+        """Return the future, if there is room by now; None: not yet.
+
+        Raises:
+            RuntimeError, BrokenExecutor: There never will be.
+        """
+        try:
+            permit = self._place.poll()
+        except RuntimeError as error:
+            raise self._executor._explain(error) from None
+        return None if permit is None else self._executor._submit_with(permit, *self._call)
+
+    def leave(self) -> None:
+        """Give the place up: nothing is submitted."""
+        with contextlib.suppress(RuntimeError):  # it was shut
+            self._place.leave()
+
+    def expire(self) -> NoReturn:
+        """Give the place up, and raise SubmitTimeout."""
+        self.leave()
+        raise self._weir.refusal()
 
 
 def is_in_callback() -> bool:

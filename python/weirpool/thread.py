@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from weirpool import _core, _policy
 from weirpool._executor import Executor
-from weirpool._weir import Weir, is_in_callback, is_worker_of
+from weirpool._weir import Ticket, Weir, is_in_callback, is_worker_of
 
 if TYPE_CHECKING:
     from weirpool._stats import Stats
@@ -74,7 +74,11 @@ class ThreadPoolExecutor(Executor, cf.ThreadPoolExecutor):
             RejectedSubmission: There was no room, and block_on_submit is False.
             SubmitTimeout: There was no room within submit_backlog_timeout.
         """
-        permit = self._admit()
+        return self._submit_with(self._admit(), fn, args, kwargs)
+
+    def _submit_with(
+        self, permit: _core.Permit, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> cf.Future[T]:
         try:
             future = super().submit(permit.starting(fn), *args, **kwargs)
             _hold(future, permit)
@@ -82,6 +86,15 @@ class ThreadPoolExecutor(Executor, cf.ThreadPoolExecutor):
             permit.give_back()
             raise
         return future
+
+    def _submit_soon(
+        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], bell: int
+    ) -> cf.Future[T] | Ticket:
+        """Submit without waiting, or take a place in line. ``bell``, an eventfd, rings when the ticket wants a poll."""
+        if self._patience is not None and self._patience <= 0:
+            return self._submit_with(self._admit(), fn, args, kwargs)
+        ticket = Ticket(self, self._weir, (fn, args, kwargs), bell)
+        return ticket.poll() or ticket
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As the standard class's. Threads that wait for room get RuntimeError.
@@ -113,10 +126,11 @@ class ThreadPoolExecutor(Executor, cf.ThreadPoolExecutor):
     def _admit(self) -> _core.Permit:
         try:
             return self._weir.admit(self._must_not_wait)
-        except RuntimeError:
-            if self._broken:
-                raise BrokenThreadPool(self._broken) from None
-            raise
+        except RuntimeError as error:
+            raise self._explain(error) from None
+
+    def _explain(self, error: RuntimeError) -> BaseException:
+        return BrokenThreadPool(self._broken) if self._broken else error
 
     def _must_not_wait(self) -> bool:
         return is_in_callback() or is_worker_of(self)

@@ -3,6 +3,7 @@
 import concurrent.futures as cf
 import itertools
 import os
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from support import Gate, Script, Threads, in_forked_child, wait_until
 import weirpool
 from weirpool import RejectedSubmission, SubmitTimeout, bounded
 from weirpool._bounded import BoundedExecutor
+from weirpool._weir import Ticket
 
 KINDS: dict[str, Callable[[int], cf.Executor]] = {
     "threads": cf.ThreadPoolExecutor,
@@ -148,6 +150,48 @@ def test_counts(make: Make) -> None:
     stats = pool.stats()
     assert stats.engine == type(pool._inner).__name__
     assert (stats.bound, stats.submitted, stats.finished, stats.completed, stats.failed) == (4, 2, 2, 1, 1)
+
+
+def test_tickets_for_who_does_not_wait(make: Make, gate: Gate) -> None:
+    pool = make(1)
+    bell = os.eventfd(0, os.EFD_NONBLOCK)
+    try:
+        assert isinstance(pool._submit_soon(tasks.hold, (gate.folder,), {}, bell), cf.Future)
+        os.eventfd_read(bell)
+        left, dropped, kept = (pool._submit_soon(abs, (-number,), {}, bell) for number in range(3))
+        assert pool.stats().blocked_producers == 3
+        assert isinstance(left, Ticket)
+        assert left.poll() is None
+        left.leave()
+        del dropped
+        assert pool.stats().blocked_producers == 1
+        with pytest.raises(BlockingIOError):
+            os.eventfd_read(bell)
+        gate.open()
+        eventually(lambda: select.select([bell], [], [], 0)[0])
+        assert isinstance(kept, Ticket)
+        future = kept.poll()
+        assert future is not None
+        assert future.result() == 2
+        eventually(lambda: is_idle(pool))
+    finally:
+        os.close(bell)
+
+
+def test_tickets_end_with_the_executor(make: Make, gate: Gate) -> None:
+    pool = make(1)
+    bell = os.eventfd(0, os.EFD_NONBLOCK)
+    try:
+        pool.submit(tasks.hold, gate.folder)
+        tickets = [pool._submit_soon(abs, (-1,), {}, bell) for _ in range(2)]
+        pool.shutdown(wait=False)
+        for ticket in tickets:
+            assert isinstance(ticket, Ticket)
+            with pytest.raises(RuntimeError, match="after shutdown"):
+                ticket.poll()
+            ticket.leave()
+    finally:
+        os.close(bell)
 
 
 # ---- order, and load ----
