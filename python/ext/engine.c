@@ -272,7 +272,11 @@ static PyObject *none_or_error(PyObject *self, int rc)
 static PyObject *engine_shutdown(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     weirpool *pool = ((Engine *)self)->pool;
-    return none_or_error(self, pool != NULL ? weirpool_shutdown(pool) : 0);
+    int rc = pool != NULL ? weirpool_shutdown(pool) : 0;
+    if (rc == 0) {
+        tickets_retire((Engine *)self);
+    }
+    return none_or_error(self, rc);
 }
 
 static PyObject *engine_cancel_waiting(PyObject *self, PyObject *spare)
@@ -393,6 +397,10 @@ static PyObject *engine_check(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyMethodDef engine_methods[] = {
     {"submit", (PyCFunction)(void (*)(void))engine_submit, METH_FASTCALL,
      "submit($self, fn, args, kwargs, /)\n--\n\nSubmit a call, waiting for room; return its Future."},
+    {"submit_soon", (PyCFunction)(void (*)(void))engine_submit_soon, METH_FASTCALL,
+     "submit_soon($self, fn, args, kwargs, bell, /)\n--\n\n"
+     "Submit a call without waiting; return its Future, or the Ticket of a place in the line for room.\n\n"
+     "bell is an eventfd, which is rung when the ticket should be polled."},
     {"collect", engine_collect, METH_NOARGS,
      "collect($self, /)\n--\n\nTell futures of their ends until something else happens; return (kind, worker)."},
     {"reserve", engine_reserve, METH_NOARGS,

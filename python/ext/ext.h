@@ -27,6 +27,7 @@ struct state {
     PyTypeObject *condition_type;
     PyTypeObject *sink_type;
     PyTypeObject *memory_type;
+    PyTypeObject *ticket_type;
     PyTypeObject *worker_type;
     PyTypeObject *gate_type;
     PyTypeObject *permit_type;
@@ -179,6 +180,8 @@ struct engine {
     int64_t patience; /* how long a submission waits for room, in ns; WEIRPOOL_FOREVER; negative: not at all */
     bool weighs; /* bytes are bounded */
     bool starts_late; /* a producer may have to wait while there are fewer workers than may be */
+    bool warned; /* that a submission blocks an event loop */
+    struct ticket *tickets; /* that wait for something: ticket.c */
     int inside;       /* calls that are under way, and may have released the interpreter lock */
     int closing;      /* close it when nobody is inside */
     int broke;
@@ -209,6 +212,16 @@ int is_delivering(void);
 
 /* submit(fn, args, kwargs) -> Future: a method of Engine. */
 PyObject *engine_submit(PyObject *self, PyObject *const *args, Py_ssize_t count);
+
+/* ---- ticket.c ---- */
+
+extern PyType_Spec ticket_spec;
+
+/* submit_soon(fn, args, kwargs, bell) -> Future | Ticket: a method of Engine. */
+PyObject *engine_submit_soon(PyObject *self, PyObject *const *args, Py_ssize_t count);
+
+/* The engine was shut down. Tickets give up permits that nobody might come to use: the end of the pool waits for them. */
+void tickets_retire(Engine *engine);
 
 /* ---- future.c and tell.c; what the files of the Future share among themselves is in future.h ---- */
 

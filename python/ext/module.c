@@ -143,6 +143,7 @@ static int add_types(PyObject *module, struct state *state)
     state->condition_type = add_type(module, PyType_FromModuleAndSpec(module, &condition_spec, NULL));
     state->sink_type = add_type(module, PyType_FromModuleAndSpec(module, &sink_spec, NULL));
     state->memory_type = add_type(module, PyType_FromModuleAndSpec(module, &memory_spec, NULL));
+    state->ticket_type = add_type(module, PyType_FromModuleAndSpec(module, &ticket_spec, NULL));
     state->worker_type = add_type(module, PyType_FromModuleAndSpec(module, &worker_spec, NULL));
     state->gate_type = add_type(module, PyType_FromModuleAndSpec(module, &gate_spec, NULL));
     state->permit_type = add_type(module, PyType_FromModuleAndSpec(module, &permit_spec, NULL));
@@ -203,6 +204,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->condition_type);
     Py_VISIT(state->sink_type);
     Py_VISIT(state->memory_type);
+    Py_VISIT(state->ticket_type);
     Py_VISIT(state->worker_type);
     Py_VISIT(state->gate_type);
     Py_VISIT(state->permit_type);
@@ -229,6 +231,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->condition_type);
     Py_CLEAR(state->sink_type);
     Py_CLEAR(state->memory_type);
+    Py_CLEAR(state->ticket_type);
     Py_CLEAR(state->worker_type);
     Py_CLEAR(state->gate_type);
     Py_CLEAR(state->permit_type);

@@ -1,5 +1,5 @@
 /* Submitting: a permit, a worker if one is wanted, the pickle, the queue. */
-#include "ext.h"
+#include "submit.h"
 
 #include <errno.h>
 
@@ -22,19 +22,14 @@ int is_delivering(void)
     return deliveries > 0;
 }
 
+enum weirpool_admission own_admission(void)
+{
+    return deliveries > 0 ? WEIRPOOL_OVER_BOUND : WEIRPOOL_IN_BOUND;
+}
+
 /* ---- waiting in line ---- */
 
-/* One call of submit(). */
-struct submission {
-    Engine *engine;
-    const struct call *call;
-    PyObject *future;
-    enum weirpool_admission admission;
-    int64_t deadline; /* of all its waits together */
-};
-
-/* There is no room, and the executor does not wait, or not for longer. Returns -1. */
-static int refuse(Engine *engine)
+int refuse(Engine *engine)
 {
     struct state *state = state_of((PyObject *)engine);
     PyObject *seconds = engine->patience < 0 ? Py_NewRef(Py_None) : PyFloat_FromDouble((double)engine->patience / 1e9);
@@ -71,6 +66,18 @@ static int is_too_late(int rc)
     return rc == -ETIMEDOUT || rc == -EAGAIN;
 }
 
+/* A thread that runs an event loop is about to wait: all that runs there would wait, too. -1: exception set. */
+static int warn_of_blocking(Engine *engine)
+{
+    if (engine->warned) {
+        return 0;
+    }
+    PyObject *warned = call_support(state_of((PyObject *)engine), "warn_of_blocking", "()");
+    engine->warned = warned == Py_True;
+    Py_XDECREF(warned);
+    return warned != NULL ? 0 : -1;
+}
+
 static int start_wanted_worker(Engine *engine)
 {
     PyObject *done = PyObject_CallMethod(engine->crew, "start_one", NULL);
@@ -78,8 +85,7 @@ static int start_wanted_worker(Engine *engine)
     return done != NULL ? 0 : -1;
 }
 
-/* Where more than their number bounds the tasks, those that had to wait may be the first that a worker is missing for. */
-static int start_worker_after_wait(Engine *engine)
+int start_worker_after_wait(Engine *engine)
 {
     return engine->starts_late && weirpool_worker_wanted(engine->pool) == 1 ? start_wanted_worker(engine) : 0;
 }
@@ -91,6 +97,10 @@ static int start_worker_after_wait(Engine *engine)
 static int wait_in_line(const struct submission *s, const struct weirpool_request *request, int *came)
 {
     weirpool_ticket *ticket;
+    *came = 0;
+    if (warn_of_blocking(s->engine) < 0) {
+        return -1;
+    }
     int rc = weirpool_queue(s->engine->pool, request, future_task(s->future), &ticket);
     int signaled = 0;
     if (rc == 0) {
@@ -115,13 +125,12 @@ static int wait_in_line(const struct submission *s, const struct weirpool_reques
     return start_worker_after_wait(s->engine);
 }
 
-/* While a task is in flight its future is kept alive; future_tell() or tell_cancelled() ends the flight. */
-static void begin_flight(PyObject *future)
+void begin_flight(PyObject *future)
 {
     Py_INCREF(future);
 }
 
-static void undo_flight(PyObject *future)
+void undo_flight(PyObject *future)
 {
     *future_task(future) = NULL;
     Py_DECREF(future);
@@ -159,8 +168,7 @@ static int publish_in_flight(const struct submission *s, const struct encoded *e
     return 0;
 }
 
-/* The exception that is set becomes the future's: a task that cannot be pickled fails, its submission does not. */
-static int fail_with_current(struct state *state, PyObject *future)
+int fail_with_current(struct state *state, PyObject *future)
 {
     PyObject *error = take_exception();
     if (!PyErr_GivenExceptionMatches(error, PyExc_Exception)) { /* Ctrl-C while pickling is the submitter's */
@@ -230,6 +238,17 @@ static int park(const struct submission *s, const struct encoded *encoded)
     return rc;
 }
 
+int submit_weighed(const struct submission *s, size_t size)
+{
+    struct encoded encoded;
+    if (encode_call(s->engine, s->call, SIZE_MAX, &encoded) != 0) {
+        return fail_submission(s, size);
+    }
+    int rc = publish_in_flight(s, &encoded, size);
+    encoded_clear(&encoded);
+    return rc;
+}
+
 /*
  * A large task waits for its bytes with its permit, but without its pickle, which is made again when there is room: a
  * hundred producers do not hold a hundred of them.
@@ -242,13 +261,7 @@ static int submit_when_light_enough(const struct submission *s, size_t size)
         weirpool_forgo(s->engine->pool, came ? size : 0);
         return -1;
     }
-    struct encoded encoded;
-    if (encode_call(s->engine, s->call, SIZE_MAX, &encoded) != 0) {
-        return fail_submission(s, size);
-    }
-    int rc = publish_in_flight(s, &encoded, size);
-    encoded_clear(&encoded);
-    return rc;
+    return submit_weighed(s, size);
 }
 
 /* There is a permit, and no room for the bytes. Takes `encoded` over. */
@@ -267,25 +280,31 @@ static int wait_for_bytes(const struct submission *s, struct encoded *encoded)
     return rc;
 }
 
-static int submit_with_permit(const struct submission *s)
+int submit_permitted(const struct submission *s, struct encoded *encoded)
 {
-    struct encoded encoded;
-    if (encode_call(s->engine, s->call, SIZE_MAX, &encoded) != 0) {
+    if (encode_call(s->engine, s->call, SIZE_MAX, encoded) != 0) {
         return fail_submission(s, 0);
     }
-    int rc = s->engine->weighs ? weirpool_weigh(s->engine->pool, s->admission, encoded.size) : 0;
+    int rc = s->engine->weighs ? weirpool_weigh(s->engine->pool, s->admission, encoded->size) : 0;
     if (rc == -EAGAIN) {
-        return wait_for_bytes(s, &encoded);
+        return 1;
     }
     if (rc != 0) {
         weirpool_forgo(s->engine->pool, 0);
         raise_error(state_of((PyObject *)s->engine), rc);
         rc = -1;
     } else {
-        rc = publish_in_flight(s, &encoded, s->engine->weighs ? encoded.size : 0);
+        rc = publish_in_flight(s, encoded, s->engine->weighs ? encoded->size : 0);
     }
-    encoded_clear(&encoded);
+    encoded_clear(encoded);
     return rc;
+}
+
+static int submit_with_permit(const struct submission *s)
+{
+    struct encoded encoded;
+    int rc = submit_permitted(s, &encoded);
+    return rc == 1 ? wait_for_bytes(s, &encoded) : rc;
 }
 
 /* The pickle of a large task is made once there is room for one task more. */
@@ -317,13 +336,12 @@ static int submit_in_line(const struct submission *s)
     return rc;
 }
 
-/* permit, worker, pickle, publish: whatever fails on the way, the permit returns. */
-static int submit(const struct submission *s)
+int admit(const struct submission *s)
 {
     Engine *engine = s->engine;
     int rc = weirpool_admit(engine->pool, s->admission, 0, WEIRPOOL_NOW);
     if (rc == -EAGAIN) {
-        return s->deadline <= 0 ? refuse(engine) : submit_in_line(s);
+        return s->deadline <= 0 ? refuse(engine) : 1;
     }
     if (rc < 0) {
         raise_error(state_of((PyObject *)engine), rc);
@@ -334,7 +352,14 @@ static int submit(const struct submission *s)
         rescue_others(engine);
         return -1;
     }
-    return submit_with_permit(s);
+    return 0;
+}
+
+/* permit, worker, pickle, publish: whatever fails on the way, the permit returns. */
+static int submit(const struct submission *s)
+{
+    int rc = admit(s);
+    return rc < 0 ? -1 : rc == 1 ? submit_in_line(s) : submit_with_permit(s);
 }
 
 static int64_t deadline_of(const Engine *engine)
@@ -362,7 +387,7 @@ PyObject *engine_submit(PyObject *self, PyObject *const *args, Py_ssize_t count)
         .engine = engine,
         .call = &call,
         .future = future,
-        .admission = is_delivering() ? WEIRPOOL_OVER_BOUND : WEIRPOOL_IN_BOUND,
+        .admission = own_admission(),
         .deadline = deadline_of(engine),
     };
     if (future != NULL && submit(&submission) < 0) {

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from weirpool._advice import Advice, advise
     from weirpool._bounded import bounded
     from weirpool._errors import RejectedSubmission, SubmitTimeout, WorkerDied
+    from weirpool._errors import BlockingSubmitWarning, RejectedSubmission, SubmitTimeout, WorkerDied
     from weirpool._policy import AUTO_BACKLOG
     from weirpool._stats import Percentiles, Stats, WorkerStats
     from weirpool.process import BoundedProcessPoolExecutor, ProcessPoolExecutor
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AUTO_BACKLOG",
     "Advice",
+    "BlockingSubmitWarning",
     "BoundedProcessPoolExecutor",
     "BoundedThreadPoolExecutor",
     "Percentiles",
@@ -46,6 +48,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AUTO_BACKLOG": "weirpool._policy",
     "Advice": "weirpool._advice",
+    "BlockingSubmitWarning": "weirpool._errors",
     "BoundedProcessPoolExecutor": "weirpool.process",
     "BoundedThreadPoolExecutor": "weirpool.thread",
     "Percentiles": "weirpool._stats",

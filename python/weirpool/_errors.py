@@ -53,3 +53,10 @@ class SubmitTimeout(RejectedSubmission, TimeoutError):  # noqa: N818 - it says w
 
     Nothing was submitted. Later may do.
     """
+
+
+class BlockingSubmitWarning(RuntimeWarning):
+    """``submit()`` had to wait for room in a thread that runs an event loop: nothing else ran there meanwhile.
+
+    Said once for each executor; the call was submitted all the same. ``await executor.asubmit()`` waits without that.
+    """

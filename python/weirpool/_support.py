@@ -5,12 +5,14 @@ from __future__ import annotations
 import concurrent.futures as cf
 import io
 import pickle
+import sys
 import threading
+import warnings
 from concurrent.futures import _base, process
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any
 
-from weirpool._errors import RejectedSubmission, SubmitTimeout, WorkerDied
+from weirpool._errors import BlockingSubmitWarning, RejectedSubmission, SubmitTimeout, WorkerDied
 
 if TYPE_CHECKING:
     from weirpool._crew import Crew
@@ -83,6 +85,20 @@ def refusal(seconds: float | None, timeout_name: str = "submit_backlog_timeout")
         if seconds
         else f"the pool is full, and its {timeout_name} is 0: submit again later"
     )
+
+
+def warn_of_blocking() -> bool:
+    """A call of submit() has to wait. Says so if an event loop runs in its thread; returns whether it did."""
+    events = sys.modules.get("asyncio.events")
+    if events is None or events._get_running_loop() is None:
+        return False
+    warnings.warn(
+        "submit() waits for room in a thread that runs an event loop, which stands still meanwhile: "
+        "use `await executor.asubmit(...)`",
+        BlockingSubmitWarning,
+        stacklevel=3,
+    )
+    return True
 
 
 def make_condition(lock: Any) -> threading.Condition:

@@ -14,6 +14,7 @@ from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from weirpool import _core, _pickler, _policy, _support
+from weirpool._aio import AsyncMethods
 from weirpool._collector import Collector, is_exiting
 from weirpool._crew import Crew
 from weirpool._executor import Executor
@@ -26,7 +27,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class ProcessPoolExecutor(Executor):
+class ProcessPoolExecutor(AsyncMethods, Executor):
     """A drop-in for ``concurrent.futures.ProcessPoolExecutor`` over the weirpool engine.
 
     Accepts every task at once, as the standard class does, unless it is given a bound. Thread-safe. A pool belongs to
@@ -129,6 +130,9 @@ class ProcessPoolExecutor(Executor):
             SubmitTimeout: There was no room within submit_backlog_timeout.
             MemoryError: The pickled task is larger than the shared memory, or there is no memory for it.
             OSError, or whatever else starting a process raises: A worker was wanted and could not be started.
+
+        Warns:
+            BlockingSubmitWarning: It waits in a thread that runs an event loop. Once for each executor.
         """
         engine = self._engine
         if engine is None:
@@ -144,6 +148,31 @@ class ProcessPoolExecutor(Executor):
         if self._backlog is not None:
             return self._backlog + self._max_workers
         return None if self._max_bytes is None else 2 * self._max_workers
+
+    def _worker_count(self) -> int:
+        return self._max_workers
+
+    def _submit_soon(
+        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], bell: int
+    ) -> cf.Future[T] | _core.Ticket[T]:
+        return (self._engine or self._start()).submit_soon(fn, args, kwargs, bell)
+
+    def _preparation(self) -> Callable[[], object] | None:
+        return None if self._has_worker_for_one_more() else self._prepare
+
+    def _has_worker_for_one_more(self) -> bool:
+        engine, crew = self._engine, self._crew
+        if engine is None or crew is None:
+            return False
+        workers = len(crew.processes)
+        return workers >= self._max_workers or engine.stats()["outstanding"] < workers
+
+    def _prepare(self) -> None:
+        """Have the worker started that one more task wants."""
+        self._start()
+        crew = self._crew
+        if crew is not None and not self._has_worker_for_one_more():
+            crew.start_one()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept nothing more; what was accepted is executed. Threads that wait for room get RuntimeError.

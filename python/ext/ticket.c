@@ -1,0 +1,382 @@
+/*
+ * Submitting without waiting, for event loops: where there is no room the caller gets a Ticket, and a bell that rings
+ * when the ticket should be polled. A small task waits with its pickle, and is published by whoever makes room. A large
+ * one waits for a bare permit, is pickled to be weighed, and waits with its permit for the bytes, without its pickle.
+ *
+ * A ticket is used by one thread at a time. While it waits it counts as a call inside its engine, whose pool stays open.
+ */
+#include "submit.h"
+
+#include <errno.h>
+
+enum stage { PARKED, FOR_PERMIT, FOR_BYTES };
+enum step { FAILED = -1, SUBMITTED = 0, WAITS = 1 };
+
+typedef struct ticket {
+    PyObject_HEAD
+    struct submission submission; /* refers to `call` */
+    struct call call;             /* its references are its own, as that to the future is */
+    weirpool_ticket *place;       /* NULL: it waits for nothing any more */
+    enum stage stage;
+    size_t size; /* FOR_BYTES: how many */
+    int bell;
+    bool busy;    /* it is being polled */
+    bool retired; /* by the shutdown of its engine */
+    struct ticket *next, *previous;
+} Ticket;
+
+/* ---- the engine's tickets that wait ---- */
+
+static void list(Ticket *t)
+{
+    Engine *engine = t->submission.engine;
+    t->previous = NULL;
+    t->next = engine->tickets;
+    if (t->next != NULL) {
+        t->next->previous = t;
+    }
+    engine->tickets = t;
+}
+
+static void unlist(Ticket *t)
+{
+    if (t->next != NULL) {
+        t->next->previous = t->previous;
+    }
+    *(t->previous != NULL ? &t->previous->next : &t->submission.engine->tickets) = t->next;
+}
+
+/* ---- places ---- */
+
+/* A place in line. -1: exception set, and nothing has changed. */
+static int take_place(Ticket *t, enum stage stage, struct weirpool_request *request)
+{
+    const struct submission *s = &t->submission;
+    request->bell = t->bell;
+    int rc = weirpool_queue(s->engine->pool, request, future_task(s->future), &t->place);
+    if (rc != 0) {
+        t->place = NULL;
+        raise_error(state_of((PyObject *)t), rc);
+        return -1;
+    }
+    t->stage = stage;
+    engine_enter(s->engine);
+    list(t);
+    return 0;
+}
+
+/* The core's ticket has ended. The pool may close with engine_leave(). */
+static void lose_place(Ticket *t)
+{
+    t->place = NULL;
+    unlist(t);
+}
+
+/* What the ticket held besides its place, after its turn came or did not come, where it is not submitted. */
+static void give_back(Ticket *t, bool came)
+{
+    const struct submission *s = &t->submission;
+    if (t->stage == PARKED && !came) {
+        undo_flight(s->future);
+    } else if (t->stage == FOR_PERMIT && came) {
+        weirpool_forgo(s->engine->pool, 0);
+    } else if (t->stage == FOR_BYTES) {
+        weirpool_forgo(s->engine->pool, came ? t->size : 0);
+    }
+}
+
+/* Gives the place up, and all that was held. True: the task was submitted just then. */
+static bool leave(Ticket *t)
+{
+    Engine *engine = t->submission.engine;
+    int rc = weirpool_leave(engine->pool, t->place);
+    if (rc == -ECHILD) {
+        return false; /* it is the parent's */
+    }
+    lose_place(t);
+    give_back(t, rc == 1);
+    engine_leave(engine);
+    return rc == 1 && t->stage == PARKED;
+}
+
+void tickets_retire(Engine *engine)
+{
+    for (Ticket *t = engine->tickets, *next; t != NULL; t = next) {
+        next = t->next;
+        if (!t->busy && t->stage != PARKED) { /* one that is busy finds out by itself */
+            t->retired = true;
+            (void)leave(t);
+        }
+    }
+}
+
+/* ---- steps ---- */
+
+static enum step park(Ticket *t, const struct encoded *encoded)
+{
+    const struct submission *s = &t->submission;
+    struct weirpool_request request = {.parts = encoded->parts, .count = encoded->count, .user = s->future};
+    begin_flight(s->future);
+    if (take_place(t, PARKED, &request) < 0) {
+        undo_flight(s->future);
+        return FAILED;
+    }
+    return WAITS;
+}
+
+static enum step wait_for_bytes(Ticket *t, size_t size)
+{
+    struct weirpool_request request = {.weighed = size, .permitted = true};
+    t->size = size;
+    if (take_place(t, FOR_BYTES, &request) < 0) {
+        weirpool_forgo(t->submission.engine->pool, 0);
+        return FAILED;
+    }
+    return WAITS;
+}
+
+/* There is a permit and no room for the bytes. Takes `encoded` over. */
+static enum step stand_at_scale(Ticket *t, struct encoded *encoded, bool is_new)
+{
+    const struct submission *s = &t->submission;
+    size_t size = encoded->size;
+    bool may_park = is_new && size <= WEIRPOOL_PARK_LIMIT; /* else it would lose its turn */
+    enum step step;
+    if (s->deadline <= 0 || may_park) {
+        weirpool_forgo(s->engine->pool, 0);
+        step = s->deadline <= 0 ? (enum step)refuse(s->engine) : park(t, encoded);
+        encoded_clear(encoded);
+        return step;
+    }
+    encoded_clear(encoded);
+    return wait_for_bytes(t, size);
+}
+
+static enum step use_permit(Ticket *t, bool is_new)
+{
+    struct encoded encoded;
+    int rc = submit_permitted(&t->submission, &encoded);
+    return rc == 1 ? stand_at_scale(t, &encoded, is_new) : rc < 0 ? FAILED : SUBMITTED;
+}
+
+static enum step stand_in_line(Ticket *t)
+{
+    struct encoded encoded;
+    struct weirpool_request bare = {.weighed = 0};
+    int rc = encode_call(t->submission.engine, &t->call, WEIRPOOL_PARK_LIMIT, &encoded);
+    if (rc < 0) {
+        return fail_with_current(state_of((PyObject *)t), t->submission.future) < 0 ? FAILED : SUBMITTED;
+    }
+    if (rc == 1) {
+        return take_place(t, FOR_PERMIT, &bare) < 0 ? FAILED : WAITS;
+    }
+    enum step step = park(t, &encoded);
+    encoded_clear(&encoded);
+    return step;
+}
+
+static enum step begin(Ticket *t)
+{
+    int rc = admit(&t->submission);
+    return rc < 0 ? FAILED : rc == 1 ? stand_in_line(t) : use_permit(t, true);
+}
+
+/* The turn has come (0), or never will. */
+static enum step go_on(Ticket *t, int outcome)
+{
+    if (outcome != 0) {
+        give_back(t, false);
+        raise_error(state_of((PyObject *)t), outcome);
+        return FAILED;
+    }
+    if (start_worker_after_wait(t->submission.engine) < 0) {
+        give_back(t, true);
+        return FAILED;
+    }
+    if (t->stage == FOR_PERMIT) {
+        return use_permit(t, false);
+    }
+    return t->stage == PARKED || submit_weighed(&t->submission, t->size) == 0 ? SUBMITTED : FAILED;
+}
+
+/* ---- methods ---- */
+
+/* One at a time, and only while it waits. -1: exception set. */
+static int check_waits(Ticket *t)
+{
+    if (t->place != NULL && !t->busy) {
+        return 0;
+    }
+    if (t->retired) {
+        raise_error(state_of((PyObject *)t), -ESHUTDOWN);
+    } else {
+        PyErr_SetString(PyExc_RuntimeError, t->busy ? "this ticket is being polled" : "this ticket has ended");
+    }
+    return -1;
+}
+
+static PyObject *ticket_poll(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Ticket *t = (Ticket *)self;
+    if (check_waits(t) < 0) {
+        return NULL;
+    }
+    Engine *engine = t->submission.engine;
+    int rc = weirpool_await(engine->pool, t->place, WEIRPOOL_NOW);
+    if (rc == -EAGAIN || rc == -EINTR || rc == -ETIMEDOUT) {
+        Py_RETURN_NONE;
+    }
+    if (rc == -ECHILD) {
+        return raise_error(state_of(self), rc);
+    }
+    lose_place(t);
+    t->busy = true;
+    enum step step = go_on(t, rc);
+    t->busy = false;
+    engine_leave(engine); /* of the place that was lost */
+    return step == FAILED ? NULL : Py_NewRef(step == WAITS ? Py_None : t->submission.future);
+}
+
+static PyObject *ticket_leave(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Ticket *t = (Ticket *)self;
+    if (t->place == NULL || t->busy) {
+        Py_RETURN_NONE;
+    }
+    return Py_NewRef(leave(t) ? t->submission.future : Py_None);
+}
+
+static PyObject *ticket_expire(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Ticket *t = (Ticket *)self;
+    if (check_waits(t) < 0) {
+        return NULL;
+    }
+    if (leave(t)) {
+        return Py_NewRef(t->submission.future);
+    }
+    (void)refuse(t->submission.engine);
+    return NULL;
+}
+
+static PyObject *ticket_permitted(PyObject *self, void *Py_UNUSED(closure))
+{
+    Ticket *t = (Ticket *)self;
+    return PyBool_FromLong(t->place != NULL && t->stage == FOR_BYTES);
+}
+
+/* ---- making and ending ---- */
+
+static Ticket *ticket_new(Engine *engine, PyObject *const *args, int bell)
+{
+    struct state *state = state_of((PyObject *)engine);
+    PyObject *future = future_new(state, engine);
+    Ticket *t = future != NULL ? (Ticket *)state->ticket_type->tp_alloc(state->ticket_type, 0) : NULL;
+    if (t == NULL) {
+        Py_XDECREF(future);
+        return NULL;
+    }
+    t->bell = bell;
+    t->call = (struct call){.fn = Py_NewRef(args[0]), .args = Py_NewRef(args[1]), .kwargs = Py_NewRef(args[2])};
+    t->submission = (struct submission){
+        .engine = (Engine *)Py_NewRef((PyObject *)engine),
+        .call = &t->call,
+        .future = future,
+        .admission = own_admission(),
+        .deadline = engine->patience != WEIRPOOL_FOREVER && engine->patience <= 0 ? WEIRPOOL_NOW : WEIRPOOL_FOREVER,
+    };
+    return t;
+}
+
+PyObject *engine_submit_soon(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    Engine *engine = (Engine *)self;
+    if (count != 4 || !PyTuple_CheckExact(args[1]) || !PyDict_CheckExact(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "submit_soon() takes fn, args, kwargs and bell");
+        return NULL;
+    }
+    int bell = (int)PyLong_AsLong(args[3]);
+    if ((bell == -1 && PyErr_Occurred()) || engine_pool(self) == NULL) {
+        return NULL;
+    }
+    Ticket *t = ticket_new(engine, args, bell);
+    if (t == NULL) {
+        return NULL;
+    }
+    engine_enter(engine);
+    t->busy = true;
+    enum step step = begin(t);
+    t->busy = false;
+    engine_sweep(engine);
+    PyObject *answer = step == FAILED ? NULL : Py_NewRef(step == WAITS ? (PyObject *)t : t->submission.future);
+    Py_DECREF(t);
+    engine_leave(engine);
+    return answer;
+}
+
+static int ticket_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Ticket *t = (Ticket *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT((PyObject *)t->submission.engine);
+    Py_VISIT(t->submission.future);
+    Py_VISIT(t->call.fn);
+    Py_VISIT(t->call.args);
+    Py_VISIT(t->call.kwargs);
+    return 0;
+}
+
+static int ticket_clear(PyObject *self)
+{
+    call_clear(&((Ticket *)self)->call);
+    return 0;
+}
+
+static void ticket_dealloc(PyObject *self)
+{
+    Ticket *t = (Ticket *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (t->place != NULL) {
+        (void)leave(t);
+    }
+    (void)ticket_clear(self);
+    Py_XDECREF(t->submission.future);
+    Py_XDECREF((PyObject *)t->submission.engine);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef ticket_methods[] = {
+    {"poll", ticket_poll, METH_NOARGS,
+     "poll($self, /)\n--\n\n"
+     "Return the Future if the call is submitted by now, or None: the bell will ring again.\n\n"
+     "Raises what submit() raises in a thread that waits."},
+    {"leave", ticket_leave, METH_NOARGS,
+     "leave($self, /)\n--\n\nGive the place up, and return None; or the Future, if the call was submitted just then."},
+    {"expire", ticket_expire, METH_NOARGS,
+     "expire($self, /)\n--\n\nAs leave(), for a submitter whose time is over: raises SubmitTimeout instead of None."},
+    {NULL},
+};
+
+static PyGetSetDef ticket_getset[] = {
+    {"permitted", ticket_permitted, NULL, "It has left the line, and waits for bytes.", NULL},
+    {NULL},
+};
+
+static PyType_Slot ticket_slots[] = {
+    {Py_tp_dealloc, ticket_dealloc},
+    {Py_tp_traverse, ticket_traverse},
+    {Py_tp_clear, ticket_clear},
+    {Py_tp_methods, ticket_methods},
+    {Py_tp_getset, ticket_getset},
+    {Py_tp_doc, "A place in the line for room, of a call that no thread waits for."},
+    {0, NULL},
+};
+
+PyType_Spec ticket_spec = {
+    .name = "weirpool._core.Ticket",
+    .basicsize = sizeof(Ticket),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = ticket_slots,
+};
