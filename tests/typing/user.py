@@ -8,7 +8,8 @@ import asyncio
 import multiprocessing
 import pickle
 import queue
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor, Future, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import assert_type
@@ -17,6 +18,7 @@ import weirpool
 from weirpool import (
     AUTO_BACKLOG,
     Advice,
+    BlockingSubmitWarning,
     BoundedProcessPoolExecutor,
     BoundedThreadPoolExecutor,
     Percentiles,
@@ -180,6 +182,27 @@ def wait_for_all(pool: ProcessPoolExecutor) -> None:
 async def wait_in_a_loop(pool: ProcessPoolExecutor) -> None:
     assert_type(await asyncio.wrap_future(pool.submit(square, 1)), int)
     assert_type(await asyncio.get_running_loop().run_in_executor(pool, square, 1), int)
+
+
+async def await_room(pool: ProcessPoolExecutor) -> None:
+    assert_type(await pool.asubmit(square, 1), asyncio.Future[int])
+    assert_type(await pool.arun(describe, "a", size=2), str)
+    assert_type([result async for result in pool.amap(square, [1, 2])], list[int])
+    assert_type([text async for text in pool.amap(describe, names(), ordered=False, buffersize=4)], list[str])
+    await pool.amap(square, [1], buffersize=None).aclose()
+    async with BoundedProcessPoolExecutor(4) as bounded:
+        assert_type(bounded, BoundedProcessPoolExecutor)
+    warnings.simplefilter("error", BlockingSubmitWarning)
+
+
+async def names() -> AsyncIterator[str]:
+    yield "a"
+
+
+async def await_room_wrongly(pool: ProcessPoolExecutor) -> None:
+    await pool.asubmit(square, "1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await pool.arun(square)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    pool.amap(square, 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 # ---- Ending, and numbers -------------------------------------------------------------------------
