@@ -64,6 +64,9 @@ PyObject *call_support(struct state *state, const char *name, const char *format
 /* Slices in which the main thread waits, so that a signal that came just before the wait is noticed. */
 int64_t wait_slice(int64_t deadline);
 
+/* As short a slice, in any thread. */
+int64_t short_slice(int64_t deadline);
+
 /* A timeout in seconds (a number, or None) as a deadline. -1 with an exception set. */
 int parse_timeout(PyObject *timeout, int64_t *deadline);
 
@@ -181,7 +184,8 @@ struct engine {
     bool weighs; /* bytes are bounded */
     bool starts_late; /* a producer may have to wait while there are fewer workers than may be */
     bool warned; /* that a submission blocks an event loop */
-    struct ticket *tickets; /* that wait for something: ticket.c */
+    struct ticket *tickets, *last_ticket; /* that wait for something, by age: ticket.c */
+    uint64_t round; /* in which they are served */
     int inside;       /* calls that are under way, and may have released the interpreter lock */
     int closing;      /* close it when nobody is inside */
     int broke;
@@ -222,6 +226,12 @@ PyObject *engine_submit_soon(PyObject *self, PyObject *const *args, Py_ssize_t c
 
 /* The engine was shut down. Tickets give up permits that nobody might come to use: the end of the pool waits for them. */
 void tickets_retire(Engine *engine);
+
+/*
+ * The calling thread is about to wait for room. A loop of its own stands still then, and nobody else polls the tickets
+ * of that loop, which may hold what it waits for. Returns whether any are left that have to be served again later.
+ */
+bool tickets_serve(Engine *engine);
 
 /* ---- future.c and tell.c; what the files of the Future share among themselves is in future.h ---- */
 

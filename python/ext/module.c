@@ -36,13 +36,15 @@ static int is_main_thread(void)
     return syscall(SYS_gettid) == getpid();
 }
 
-int64_t wait_slice(int64_t deadline)
+int64_t short_slice(int64_t deadline)
 {
-    if (!is_main_thread()) {
-        return deadline;
-    }
     int64_t slice = weirpool_deadline(SLICE_NS);
     return slice < deadline ? slice : deadline;
+}
+
+int64_t wait_slice(int64_t deadline)
+{
+    return is_main_thread() ? short_slice(deadline) : deadline;
 }
 
 int is_early(int rc, int64_t deadline)

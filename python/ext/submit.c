@@ -47,7 +47,8 @@ int refuse(Engine *engine)
 static int await_ticket(const struct submission *s, weirpool_ticket *ticket)
 {
     for (;;) {
-        int64_t slice = wait_slice(s->deadline);
+        bool serves = tickets_serve(s->engine);
+        int64_t slice = serves ? short_slice(s->deadline) : wait_slice(s->deadline);
         int rc;
         Py_BEGIN_ALLOW_THREADS
         rc = weirpool_await(s->engine->pool, ticket, slice);

@@ -20,6 +20,10 @@ typedef struct ticket {
     enum stage stage;
     size_t size; /* FOR_BYTES: how many */
     int bell;
+    unsigned long thread; /* that made it: the only one that polls it */
+    PyObject *error; /* with which it ended when its thread served it */
+    uint64_t round;  /* of its engine, in which its thread served it last */
+    bool served;  /* it was submitted then */
     bool busy;    /* it is being polled */
     bool retired; /* by the shutdown of its engine */
     struct ticket *next, *previous;
@@ -30,20 +34,17 @@ typedef struct ticket {
 static void list(Ticket *t)
 {
     Engine *engine = t->submission.engine;
-    t->previous = NULL;
-    t->next = engine->tickets;
-    if (t->next != NULL) {
-        t->next->previous = t;
-    }
-    engine->tickets = t;
+    t->next = NULL;
+    t->previous = engine->last_ticket;
+    *(t->previous != NULL ? &t->previous->next : &engine->tickets) = t;
+    engine->last_ticket = t;
 }
 
 static void unlist(Ticket *t)
 {
-    if (t->next != NULL) {
-        t->next->previous = t->previous;
-    }
-    *(t->previous != NULL ? &t->previous->next : &t->submission.engine->tickets) = t->next;
+    Engine *engine = t->submission.engine;
+    *(t->previous != NULL ? &t->previous->next : &engine->tickets) = t->next;
+    *(t->next != NULL ? &t->next->previous : &engine->last_ticket) = t->previous;
 }
 
 /* ---- places ---- */
@@ -199,6 +200,63 @@ static enum step go_on(Ticket *t, int outcome)
     return t->stage == PARKED || submit_weighed(&t->submission, t->size) == 0 ? SUBMITTED : FAILED;
 }
 
+/* It waits: has its turn come, or will it never? */
+static enum step advance(Ticket *t)
+{
+    Engine *engine = t->submission.engine;
+    int rc = weirpool_await(engine->pool, t->place, WEIRPOOL_NOW);
+    if (rc == -EAGAIN || rc == -EINTR || rc == -ETIMEDOUT) {
+        return WAITS;
+    }
+    if (rc == -ECHILD) {
+        raise_error(state_of((PyObject *)t), rc);
+        return FAILED;
+    }
+    lose_place(t);
+    t->busy = true;
+    enum step step = go_on(t, rc);
+    t->busy = false;
+    engine_leave(engine); /* of the place that was lost */
+    return step;
+}
+
+/* ---- serving ---- */
+
+/* One of this thread's that was not asked in this round. Any may come or go while another is pickled. */
+static Ticket *next_to_serve(const Engine *engine, unsigned long thread)
+{
+    Ticket *t = engine->tickets;
+    while (t != NULL && (t->thread != thread || t->round == engine->round || t->busy || t->stage == PARKED)) {
+        t = t->next;
+    }
+    return t;
+}
+
+/* The outcome is kept for its loop, which the bell has told to poll. */
+static enum step serve(Ticket *t)
+{
+    Py_INCREF((PyObject *)t);
+    enum step step = advance(t);
+    if (step == FAILED) {
+        Py_XSETREF(t->error, take_exception());
+    }
+    t->served = step == SUBMITTED;
+    Py_DECREF((PyObject *)t);
+    return step;
+}
+
+bool tickets_serve(Engine *engine)
+{
+    unsigned long me = PyThread_get_thread_ident();
+    bool some_wait = false;
+    engine->round++;
+    for (Ticket *t = next_to_serve(engine, me); t != NULL; t = next_to_serve(engine, me)) {
+        t->round = engine->round;
+        some_wait |= serve(t) == WAITS;
+    }
+    return some_wait;
+}
+
 /* ---- methods ---- */
 
 /* One at a time, and only while it waits. -1: exception set. */
@@ -207,7 +265,10 @@ static int check_waits(Ticket *t)
     if (t->place != NULL && !t->busy) {
         return 0;
     }
-    if (t->retired) {
+    if (t->error != NULL) {
+        restore_exception(t->error);
+        t->error = NULL;
+    } else if (t->retired) {
         raise_error(state_of((PyObject *)t), -ESHUTDOWN);
     } else {
         PyErr_SetString(PyExc_RuntimeError, t->busy ? "this ticket is being polled" : "this ticket has ended");
@@ -218,41 +279,33 @@ static int check_waits(Ticket *t)
 static PyObject *ticket_poll(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Ticket *t = (Ticket *)self;
+    if (t->served) {
+        return Py_NewRef(t->submission.future);
+    }
     if (check_waits(t) < 0) {
         return NULL;
     }
-    Engine *engine = t->submission.engine;
-    int rc = weirpool_await(engine->pool, t->place, WEIRPOOL_NOW);
-    if (rc == -EAGAIN || rc == -EINTR || rc == -ETIMEDOUT) {
-        Py_RETURN_NONE;
-    }
-    if (rc == -ECHILD) {
-        return raise_error(state_of(self), rc);
-    }
-    lose_place(t);
-    t->busy = true;
-    enum step step = go_on(t, rc);
-    t->busy = false;
-    engine_leave(engine); /* of the place that was lost */
+    enum step step = advance(t);
     return step == FAILED ? NULL : Py_NewRef(step == WAITS ? Py_None : t->submission.future);
 }
 
 static PyObject *ticket_leave(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Ticket *t = (Ticket *)self;
-    if (t->place == NULL || t->busy) {
-        Py_RETURN_NONE;
+    bool submitted = t->served;
+    if (t->place != NULL && !t->busy) {
+        submitted = leave(t);
     }
-    return Py_NewRef(leave(t) ? t->submission.future : Py_None);
+    return Py_NewRef(submitted ? t->submission.future : Py_None);
 }
 
 static PyObject *ticket_expire(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Ticket *t = (Ticket *)self;
-    if (check_waits(t) < 0) {
+    if (!t->served && check_waits(t) < 0) {
         return NULL;
     }
-    if (leave(t)) {
+    if (t->served || leave(t)) {
         return Py_NewRef(t->submission.future);
     }
     (void)refuse(t->submission.engine);
@@ -277,6 +330,7 @@ static Ticket *ticket_new(Engine *engine, PyObject *const *args, int bell)
         return NULL;
     }
     t->bell = bell;
+    t->thread = PyThread_get_thread_ident();
     t->call = (struct call){.fn = Py_NewRef(args[0]), .args = Py_NewRef(args[1]), .kwargs = Py_NewRef(args[2])};
     t->submission = (struct submission){
         .engine = (Engine *)Py_NewRef((PyObject *)engine),
@@ -320,6 +374,7 @@ static int ticket_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT((PyObject *)t->submission.engine);
     Py_VISIT(t->submission.future);
+    Py_VISIT(t->error);
     Py_VISIT(t->call.fn);
     Py_VISIT(t->call.args);
     Py_VISIT(t->call.kwargs);
@@ -329,6 +384,7 @@ static int ticket_traverse(PyObject *self, visitproc visit, void *arg)
 static int ticket_clear(PyObject *self)
 {
     call_clear(&((Ticket *)self)->call);
+    Py_CLEAR(((Ticket *)self)->error);
     return 0;
 }
 

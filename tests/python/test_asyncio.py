@@ -610,6 +610,26 @@ def test_a_submit_that_blocks_a_loop_says_so_once(run: Run, pools: Pools, gate: 
     run(main())
 
 
+@pytest.mark.timeout(30)
+def test_a_submit_that_blocks_a_loop_does_not_wait_for_permits_of_that_loop(run: Run, pools: Pools, gate: Gate) -> None:
+    pool = pools.bounded(1, workers=1, max_bytes=2 * LARGE)
+
+    async def main() -> list[Any]:
+        await fill(pool, gate, 1)
+        calls = start(5, lambda number: pool.arun(len, bytes(LARGE + number)))
+        await blocked(pool, 5)
+        calls[1].cancel()
+        gate.open()
+        with pytest.warns(BlockingSubmitWarning):
+            assert pool.submit(tasks.square, 3).result() == 9
+        calls[0].cancel()
+        return await outcomes(calls)
+
+    ends = run(main())
+    assert [isinstance(end, asyncio.CancelledError) for end in ends] == [True, True, False, False, False]
+    assert ends[2:] == [LARGE + 2, LARGE + 3, LARGE + 4]
+
+
 def test_run_in_executor_loses_nothing(run: Run, pools: Pools) -> None:
     pool = pools.bounded(1, workers=1)
 
