@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from weirpool._errors import BlockingSubmitWarning, RejectedSubmission, SubmitTimeout, WorkerDied
     from weirpool._policy import AUTO_BACKLOG
     from weirpool._stats import Percentiles, Stats, WorkerStats
+    from weirpool._results import Results
+    from weirpool._stats import Stats
     from weirpool.process import BoundedProcessPoolExecutor, ProcessPoolExecutor
     from weirpool.thread import BoundedThreadPoolExecutor, ThreadPoolExecutor
 
@@ -33,6 +35,7 @@ __all__ = [
     "Percentiles",
     "ProcessPoolExecutor",
     "RejectedSubmission",
+    "Results",
     "Stats",
     "SubmitTimeout",
     "ThreadPoolExecutor",
@@ -54,6 +57,7 @@ _HOMES = {
     "Percentiles": "weirpool._stats",
     "ProcessPoolExecutor": "weirpool.process",
     "RejectedSubmission": "weirpool._errors",
+    "Results": "weirpool._results",
     "Stats": "weirpool._stats",
     "SubmitTimeout": "weirpool._errors",
     "ThreadPoolExecutor": "weirpool.thread",

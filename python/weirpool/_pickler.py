@@ -7,6 +7,9 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Protocol
 
+of_this_worker: Any = None
+"""In a worker process: what carries its results; None: as ``multiprocessing`` pickles."""
+
 
 class Pickler(Protocol):
     """What carries tasks to the workers, and results and exceptions back."""

@@ -37,7 +37,8 @@ def main(
     pickler: str | _pickler.Pickler | None,
 ) -> None:
     """Execute tasks until the pool has no more of them, or until ``max_tasks`` were executed."""
-    worker = _core.Worker(*channel.fds, number, _pickler.find(pickler))
+    _pickler.of_this_worker = _pickler.find(pickler)
+    worker = _core.Worker(*channel.fds, number, _pickler.of_this_worker)
     if initializer is not None:
         try:
             initializer(*initargs)

@@ -1,17 +1,24 @@
 """map(): eager without a bound, a window with one, in order, and nothing left running behind it."""
 
+import concurrent.futures as cf
 import gc
 import itertools
+import queue
 import threading
+import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import tasks
+from executors import ByHand, Wrapped, every_kind, executor_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support import Gate, Pools, Threads, wait_until
 
 import weirpool
+from weirpool._chunks import Sizer
 
 
 class Pulled:
@@ -62,6 +69,19 @@ def test_bad_chunksizes(pools: Pools, chunksize: int) -> None:
     assert str(caught.value) == "chunksize must be >= 1."
 
 
+@pytest.mark.parametrize("chunksize", ["", "2", "Auto", "automatic"])
+def test_texts_that_are_no_chunksize(pools: Pools, chunksize: Any) -> None:
+    for method in (pools.unbounded(1).map, pools.unbounded(1).map_unordered):
+        with pytest.raises(ValueError, match='"auto"'):
+            method(tasks.square, [1], chunksize=chunksize)
+
+
+@pytest.mark.parametrize("chunksize", [1.0, None, [1]])
+def test_chunksizes_that_are_no_int(pools: Pools, chunksize: Any) -> None:
+    with pytest.raises(TypeError):
+        pools.unbounded(1).map(tasks.square, [1], chunksize=chunksize)
+
+
 @pytest.mark.parametrize("buffersize", ["2", 1.5, [2]])
 def test_buffersizes_that_are_no_int(pools: Pools, buffersize: Any) -> None:
     with pytest.raises(TypeError) as caught:
@@ -84,13 +104,6 @@ def test_an_exception_comes_at_its_place_and_ends_the_map(pools: Pools, bound: i
         next(results)
     assert caught.value.args == (3,)
     assert list(results) == []
-
-
-def test_an_exception_loses_its_chunk(pools: Pools) -> None:
-    results = pools.bounded(2).map(tasks.fail_on, itertools.repeat(5), range(12), chunksize=4)
-    assert list(itertools.islice(results, 4)) == [0, 1, 2, 3]
-    with pytest.raises(tasks.OddError):
-        next(results)
 
 
 @pytest.mark.parametrize("bound", [None, 2])
@@ -289,3 +302,407 @@ def test_reading_a_map_in_the_callback_of_a_future(pools: Pools, gate: Gate) -> 
     gate.open()
     assert done.wait(60)
     assert got == [0, 1, 4]
+
+
+def test_results_are_the_iterator_that_a_user_may_name(pools: Pools) -> None:
+    assert isinstance(pools.bounded(2).map(tasks.square, []), weirpool.Results)
+
+
+# ---- What stands on submit() alone ---------------------------------------------------------------
+
+
+class Counting:
+    """Numbers from 0 on; knows how many were taken."""
+
+    def __init__(self, stop: int | None = None) -> None:
+        self.taken = 0
+        self.stop = stop
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        if self.taken == self.stop:
+            raise StopIteration
+        self.taken += 1
+        return self.taken - 1
+
+
+@every_kind
+@pytest.mark.parametrize("bound", [1, 2, 5])
+def test_no_more_than_the_window_is_ever_ahead_of_what_was_yielded(kind: str, bound: int) -> None:
+    with executor_of(kind, bound) as executor:
+        items = Counting()
+        results = executor.map(tasks.square, items)
+        assert items.taken == bound
+        for yielded, result in enumerate(itertools.islice(results, 100), 1):
+            assert result == (yielded - 1) ** 2
+            assert items.taken == yielded - 1 + bound, "exactly: it is submitted when the next one is asked for"
+        results.close()
+        assert items.taken == 99 + bound
+
+
+@every_kind
+@pytest.mark.parametrize("chunksize", [1, 3, "auto"])
+def test_maps_over_every_kind_of_executor(kind: str, chunksize: Any) -> None:
+    for bound in (None, 3):
+        with executor_of(kind, bound) as executor:
+            assert list(executor.map(tasks.square, range(40), chunksize=chunksize)) == [n * n for n in range(40)]
+            pairs = executor.map(tasks.add, range(40), itertools.count(5), chunksize=chunksize)
+            assert list(pairs) == [2 * n + 5 for n in range(40)]
+
+
+@every_kind
+@pytest.mark.parametrize("chunksize", [4, 5, 12, "auto"])
+def test_an_exception_costs_its_own_item(kind: str, chunksize: Any) -> None:
+    with executor_of(kind, 2) as executor:
+        results = executor.map(tasks.fail_on, itertools.repeat(6), range(12), chunksize=chunksize)
+        got = []
+        with pytest.raises(tasks.OddError) as caught:
+            for result in results:
+                got.append(result)
+        assert got == [0, 1, 2, 3, 4, 5]
+        assert caught.value.args == (6,)
+        if kind != "threads":
+            assert "fail_on" in str(caught.value.__cause__), "the traceback from the worker"
+        assert list(results) == []
+
+
+@pytest.mark.parametrize("pickler", [None, "cloudpickle"])
+def test_an_exception_in_a_chunk_that_cannot_be_pickled(pools: Pools, pickler: str | None) -> None:
+    pool = pools.bounded(2, pickler=pickler)
+    with pytest.raises(TypeError, match="nobody may pickle this") as alone:
+        pool.submit(tasks.fail_with, tasks.SecretiveError).result()
+    calls = [(tasks.echo, 1), (tasks.echo, 2), (tasks.fail_with, tasks.SecretiveError), (tasks.echo, 4)]
+    results = pool.map(tasks.apply, calls, chunksize=4)
+    assert [next(results), next(results)] == [1, 2]
+    with pytest.raises(TypeError) as caught:
+        next(results)
+    assert caught.value.args == alone.value.args
+
+
+def test_a_result_that_cannot_be_pickled_costs_its_chunk(pools: Pools) -> None:
+    calls = [(tasks.echo, number) for number in range(5)] + [(tasks.unpicklable_result,)]
+    results = pools.bounded(2).map(tasks.apply, calls, chunksize=3)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(TypeError, match="pickle"):
+        next(results)
+
+
+@pytest.mark.parametrize("chunksize", [1, 2])
+def test_a_task_that_raises_stop_iteration_does_not_end_the_map_silently(chunksize: int) -> None:
+    for method in ("map", "map_unordered"):
+        with executor_of("threads", 2) as executor:
+            results = getattr(executor, method)(tasks.fail_with, [StopIteration] * 2, chunksize=chunksize)
+            with pytest.raises(RuntimeError) as caught:
+                next(results)
+            assert isinstance(caught.value.__cause__, StopIteration)
+
+
+def test_exit_and_ctrl_c_of_a_task_are_its_exception_in_a_chunk_too(pools: Pools) -> None:
+    for kind in (SystemExit, KeyboardInterrupt):
+        results = pools.unbounded(1).map(tasks.apply, [(tasks.echo, 1), (tasks.fail_with, kind)], chunksize=2)
+        assert next(results) == 1
+        with pytest.raises(kind):
+            next(results)
+
+
+def test_submitting_for_each_result_among_rivals_at_bound_two(pools: Pools, threads: Threads) -> None:
+    pool = pools.bounded(2)
+
+    def read() -> list[int]:
+        return [pool.submit(tasks.square, number).result() for number in pool.map(tasks.echo, range(60))]
+
+    for _ in range(5):
+        threads.start(read)
+    assert read() == [number * number for number in range(60)]
+    assert threads.join() == [[number * number for number in range(60)]] * 5
+
+
+# ---- Submissions that are refused ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["map", "map_unordered"])
+@pytest.mark.parametrize("chunksize", [1, 3])
+def test_a_refused_item_is_tried_again(method: str, chunksize: int) -> None:
+    executor = ByHand(window=2)
+    executor.at_once = True
+    results = getattr(executor, method)(tasks.echo, Counting(20), chunksize=chunksize)
+    got = []
+    refusals = 0
+    while len(got) < 20:
+        if len(got) % 3 == 0 and refusals < len(got):
+            executor.refuse = 3
+        try:
+            got.append(next(results))
+        except queue.Full:
+            refusals += 1
+    assert got == list(range(20))
+    assert refusals > 0
+    with pytest.raises(StopIteration):
+        next(results)
+
+
+def test_a_refusal_is_not_raised_while_there_is_something_to_read() -> None:
+    executor = ByHand(window=3)
+    executor.at_once = True
+    results = executor.map(tasks.echo, range(5))
+    executor.refuse = 2
+    assert [next(results), next(results), next(results)] == [0, 1, 2], "with a window that got smaller"
+    executor.refuse = 1
+    with pytest.raises(weirpool.RejectedSubmission):
+        next(results)
+    assert list(results) == [3, 4]
+
+
+def test_a_map_that_is_refused_at_the_call_loses_nothing() -> None:
+    executor = ByHand(window=3)
+    executor.at_once = True
+    executor.refuse = 2
+    results = executor.map(tasks.echo, range(4))
+    with pytest.raises(weirpool.RejectedSubmission):
+        next(results)
+    assert list(results) == [0, 1, 2, 3]
+
+
+def test_a_task_that_raises_queue_full_ends_the_map() -> None:
+    executor = ByHand(window=3)
+    executor.at_once = True
+    results = executor.map(tasks.fail_with, [queue.Full, queue.Full])
+    with pytest.raises(queue.Full):
+        next(results)
+    assert list(results) == []
+
+
+# ---- One thread at a time ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["map", "map_unordered"])
+def test_an_iterable_that_asks_its_own_map(method: str) -> None:
+    executor = ByHand(window=1)
+    executor.at_once = True
+
+    def items() -> Iterator[int]:
+        yield 1
+        yield next(results)
+
+    results = getattr(executor, method)(tasks.echo, items())
+    assert next(results) == 1
+    with pytest.raises(ValueError, match="asked for a result while it fetched one"):
+        next(results)
+
+
+@pytest.mark.parametrize("method", ["map", "map_unordered"])
+def test_a_second_thread_is_told(method: str, threads: Threads) -> None:
+    executor = ByHand(window=1)
+    results = getattr(executor, method)(tasks.echo, [7, 8])
+    threads.start(next, results)
+    wait_until(lambda: results._busy, "the thread waits for a result")
+    for use in (next, lambda it: it.close()):
+        with pytest.raises(ValueError, match="another thread uses this iterator"):
+            use(results)
+    executor.run()
+    assert threads.join() == [7]
+    results.close()
+
+
+# ---- Closing, and maps that nobody read ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["map", "map_unordered"])
+@pytest.mark.parametrize("how", ["close", "drop"])
+@pytest.mark.parametrize("window", [None, 3])
+def test_closing_cancels_what_it_holds(method: str, how: str, window: int | None) -> None:
+    executor = ByHand(window)
+    results = getattr(executor, method)(tasks.echo, range(6))
+    executor.run()
+    assert next(results) == 0
+    if how == "close":
+        results.close()
+        results.close()
+        assert list(results) == []
+    del results
+    assert all(future.cancelled() for future in executor.futures[1:])
+    assert len(executor.futures) == (window or 6)
+
+
+@pytest.mark.parametrize("method", ["map", "map_unordered"])
+@pytest.mark.parametrize("how", ["close", "drop"])
+@pytest.mark.parametrize(("window", "chunksize", "submitted"), [(1, 1, 1), (3, 1, 3), (2, 4, 8)])
+def test_a_lazy_map_that_was_never_read_says_what_was_left_out(
+    method: str, how: str, window: int, chunksize: int, submitted: int
+) -> None:
+    results = getattr(ByHand(window), method)(tasks.echo, range(20), chunksize=chunksize)
+    said = rf": {submitted} items? w.* submitted, and the items from index {submitted} on were never submitted"
+    with pytest.warns(RuntimeWarning, match=said) as caught:
+        if how == "close":
+            results.close()
+        del results
+    assert len(caught) == 1
+
+
+def test_an_iterable_whose_length_is_unknown_may_have_had_more() -> None:
+    results = ByHand(2).map(tasks.echo, Counting())
+    with pytest.warns(RuntimeWarning, match="the items from index 2 on, if there are any, were never submitted"):
+        results.close()
+
+
+def test_nothing_is_taken_from_the_iterables_to_find_out() -> None:
+    items = Counting()
+    results = ByHand(2).map(tasks.echo, items)
+    with pytest.warns(RuntimeWarning):
+        del results
+    assert items.taken == 2
+
+
+def test_maps_that_left_nothing_out_do_not_warn(recwarn: pytest.WarningsRecorder) -> None:
+    executor = ByHand(3)
+    executor.map(tasks.echo, range(3))
+    executor.map(tasks.echo, range(2))
+    executor.map(tasks.echo, itertools.count(), [1, 2, 3])
+    executor.map(tasks.echo, [])
+    ByHand(None).map(tasks.echo, range(50))
+    executor.waiting.clear()
+    read = executor.map(tasks.echo, range(50))
+    executor.run()
+    assert next(read) == 0
+    read.close()
+    del read
+    assert not recwarn.list
+
+
+def test_a_map_that_a_script_never_reads_is_told_of_at_exit(script: Any) -> None:
+    told = script("""
+        with weirpool.BoundedProcessPoolExecutor(2, 1) as pool:
+            results = pool.map(tasks.square, range(10))
+    """)
+    told.end()
+    assert "the items from index 2 on were never submitted" in told.err.read_text()
+
+
+# ---- "auto" --------------------------------------------------------------------------------------
+
+
+def sizes_of(sizer: Sizer, seconds: Callable[[int], float], items: int) -> list[int]:
+    """The chunks that one worker would be given, if item n takes `seconds(n)`."""
+    sizes = []
+    done = 0
+    while done < items:
+        size = min(sizer.size(items - done), items - done)
+        sizer.learn(size, sum(seconds(n) for n in range(done, done + size)))
+        sizes.append(size)
+        done += size
+    return sizes
+
+
+def test_chunks_grow_until_they_take_long_enough() -> None:
+    sizes = sizes_of(Sizer(1), lambda _: 0.001, 10_000)
+    assert sizes[0] == 1
+    assert all(after <= 8 * before for before, after in itertools.pairwise(sizes))
+    assert 50 <= max(sizes) <= 500
+
+
+def test_long_items_travel_alone() -> None:
+    assert set(sizes_of(Sizer(2), lambda _: 1.0, 30)) == {1}
+
+
+def test_chunks_shrink_when_items_take_longer() -> None:
+    sizer = Sizer(1)
+    sizer.learn(500, 500 * 0.0001)
+    assert sizer.size(None) == 2000
+    sizer.learn(500, 500 * 0.1)
+    assert sizer.size(None) == 2
+
+
+def test_the_last_chunks_get_smaller() -> None:
+    sizer = Sizer(4)
+    sizes = sizes_of(sizer, lambda _: 0.0001, 100_000)
+    last = sizes[-20:]
+    assert last == sorted(last, reverse=True)
+    assert sizes[-1] == 1
+
+
+@given(
+    workers=st.integers(1, 64),
+    measured=st.lists(st.tuples(st.integers(1, 10_000), st.floats(0, 100)), max_size=20),
+    remaining=st.none() | st.integers(0, 10**9),
+)
+def test_a_chunk_has_an_item_at_least_and_no_more_than_its_share(
+    workers: int, measured: list[tuple[int, float]], remaining: int | None
+) -> None:
+    sizer = Sizer(workers)
+    for items, seconds in measured:
+        sizer.learn(items, seconds)
+    size = sizer.size(remaining)
+    assert size >= 1
+    if remaining is not None:
+        assert size == 1 or (size - 1) * 2 * workers < remaining
+    if measured and size > 1:
+        assert size * measured[-1][1] / measured[-1][0] <= 0.2 * 1.001
+
+
+def test_auto_measures_in_the_worker_and_holds_a_window() -> None:
+    executor = ByHand(window=None, workers=2)
+    executor.at_once = True
+    items = Counting(100_000)
+    results = executor.map(tasks.echo, items, chunksize="auto")
+    assert items.taken == 8, "4 chunks of one item for each worker"
+    assert list(results) == list(range(100_000))
+    assert len(executor.futures) < 10_000
+    results = executor.map(tasks.echo, Counting(), chunksize="auto", buffersize=3)
+    assert [len(args[-1]) for args in executor.calls[-3:]] == [1, 1, 1]
+    assert next(results) == 0
+
+
+# ---- Whatever the sizes --------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(
+    items=st.integers(0, 40),
+    window=st.none() | st.integers(1, 12),
+    chunksize=st.integers(1, 12) | st.just("auto"),
+    delays=st.lists(st.integers(0, 3), min_size=1, max_size=7),
+    method=st.sampled_from(["map", "map_unordered"]),
+)
+def test_nothing_is_lost_and_the_window_holds(
+    items: int, window: int | None, chunksize: Any, delays: list[int], method: str
+) -> None:
+    def call(number: int) -> int:
+        time.sleep(delays[number % len(delays)] / 10_000)  # which shuffles the ends
+        return number
+
+    limit = window or (12 if chunksize == "auto" else None)
+    with Wrapped(cf.ThreadPoolExecutor(3), 3, window) as executor:
+        results = getattr(executor, method)(call, range(items), chunksize=chunksize)
+        got: list[int] = []
+        for result in results:
+            got.append(result)
+            if limit is not None:
+                read = len(got) if chunksize == "auto" else -(-len(got) // chunksize)
+                assert executor.submitted <= limit + read
+    assert sorted(got) == list(range(items))
+    if method == "map":
+        assert got == list(range(items))
+
+
+@given(
+    items=st.integers(1, 40),
+    bad=st.integers(0, 39),
+    window=st.none() | st.integers(1, 12),
+    chunksize=st.integers(1, 12) | st.just("auto"),
+)
+def test_every_result_before_an_exception_is_yielded(items: int, bad: int, window: int | None, chunksize: Any) -> None:
+    executor = ByHand(window)
+    executor.at_once = True
+    results = executor.map(tasks.fail_on, itertools.repeat(bad), range(items), chunksize=chunksize)
+    got = []
+    try:
+        for result in results:
+            got.append(result)
+    except tasks.OddError:
+        assert bad < items
+        assert got == list(range(bad))
+    else:
+        assert bad >= items
+        assert got == list(range(items))

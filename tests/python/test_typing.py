@@ -8,9 +8,17 @@ from typing import Any
 
 import weirpool
 from weirpool import _core
+from weirpool._executor import Executor
 
 USER = Path(__file__).parents[1] / "typing" / "user.py"
-CLASSES = (weirpool.ProcessPoolExecutor, weirpool.BoundedProcessPoolExecutor, weirpool.Stats, _core.Future)
+CLASSES = (
+    weirpool.ProcessPoolExecutor,
+    weirpool.BoundedProcessPoolExecutor,
+    Executor,
+    weirpool.Results,
+    weirpool.Stats,
+    _core.Future,
+)
 
 
 def public_names() -> Iterator[str]:

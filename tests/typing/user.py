@@ -24,6 +24,7 @@ from weirpool import (
     Percentiles,
     ProcessPoolExecutor,
     RejectedSubmission,
+    Results,
     Stats,
     SubmitTimeout,
     ThreadPoolExecutor,
@@ -142,9 +143,13 @@ def submit_wrongly(pool: ProcessPoolExecutor) -> None:
 
 
 def map_all(pool: ProcessPoolExecutor) -> None:
-    assert_type(pool.map(square, [1, 2]), Iterator[int])
-    assert_type(pool.map(pow, [1, 2], [3, 4], timeout=1.5, chunksize=10, buffersize=4), Iterator[int])
+    assert_type(pool.map(square, [1, 2]), Results[int])
+    assert_type(pool.map(pow, [1, 2], [3, 4], timeout=1.5, chunksize=10, buffersize=4), Results[int])
     assert_type(list(pool.map(describe, iter("abc"), timeout=None, buffersize=None)), list[str])
+    assert_type(pool.map_unordered(square, [1, 2], timeout=1, chunksize="auto", buffersize=4), Results[int])
+    results: Iterator[int] = pool.map(square, [1, 2], chunksize="auto")
+    print(next(results))
+    assert_type(pool.map(square, [1]).close(), None)
 
 
 def map_wrongly(pool: ProcessPoolExecutor) -> None:
