@@ -207,7 +207,7 @@ void engine_break(Engine *engine, PyObject *cause, PyObject *reason);
 
 /* ---- submit.c ---- */
 
-/* Around callbacks and pickling: a submit of this thread's does not wait at the gate meanwhile. */
+/* Around callbacks, pickling and submitting: a submit of this thread's does not wait at the gate meanwhile. */
 void enter_delivery(void);
 void leave_delivery(void);
 

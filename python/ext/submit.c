@@ -391,9 +391,11 @@ PyObject *engine_submit(PyObject *self, PyObject *const *args, Py_ssize_t count)
         .admission = own_admission(),
         .deadline = deadline_of(engine),
     };
+    enter_delivery(); /* a signal handler that submits must not wait for a permit that this submission holds */
     if (future != NULL && submit(&submission) < 0) {
         Py_CLEAR(future);
     }
+    leave_delivery();
     engine_sweep(engine);
     engine_leave(engine);
     return future;

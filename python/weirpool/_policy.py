@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Final, Literal
 
@@ -40,7 +39,7 @@ def patience(timeout: float | None, block: bool, names: tuple[str, str]) -> floa
         raise TypeError(f"{names[1]} must be True or False")
     if timeout is None:
         return None if block else -1
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or math.isnan(timeout) or timeout < 0:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:  # nor NaN
         raise ValueError(f"{names[0]} must be None or a number of seconds, 0 or more")
     if not block:
         raise ValueError(f"choose one: {names[0]}, or {names[1]}=False, which does not wait at all")

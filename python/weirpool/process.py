@@ -117,9 +117,10 @@ class ProcessPoolExecutor(AsyncMethods, Executor):
         """Have ``fn(*args, **kwargs)`` executed by a worker, and return its future.
 
         Where the executor is bounded and full, the calling thread waits for room, first come first served, or as long
-        as the executor's submit_backlog_timeout and block_on_submit say. Not so in
-        a done-callback, or while another task is pickled, which is admitted over the bound: its waiting could stall
-        the pool. If a signal handler raises while it waits, nothing was submitted, unless its turn came just then.
+        as the executor's submit_backlog_timeout and block_on_submit say. Not so in a done-callback, or within another
+        submission of this thread (a signal handler, or while a task is pickled), which is admitted over the bound: its
+        waiting could stall the pool. If a signal handler raises while it waits, nothing was submitted, unless its turn
+        came just then.
 
         A call that cannot be pickled fails its future.
 

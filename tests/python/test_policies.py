@@ -61,6 +61,10 @@ def length(data: bytes) -> int:
     return len(data)
 
 
+def hold(path: str, data: bytes) -> None:
+    wait_for(path)
+
+
 def started(pool: ProcessPoolExecutor, count: int) -> None:
     eventually(lambda: pool.stats().running == count)
 
@@ -245,6 +249,37 @@ def test_a_task_that_cannot_be_pickled_returns_its_bytes() -> None:
         pool._check()
 
 
+class Shrinking:
+    """Its pickle is large the first time, and small when it is made again."""
+
+    def __init__(self) -> None:
+        self.pickled = 0
+
+    def __reduce__(self) -> Any:
+        self.pickled += 1
+        return bytes, (bytes(8 * MB if self.pickled == 1 else 100_000),)
+
+
+def test_a_task_that_shrank_leaves_its_room_to_others(tmp_path: Any) -> None:
+    first, others = Dam(str(tmp_path / "first")), Dam(str(tmp_path / "others"))
+    with ProcessPoolExecutor(2, max_bytes=10 * MB) as pool:
+        pool.submit(hold, first.path, bytes(9 * MB))
+        threads = [
+            threading.Thread(target=pool.submit, args=(hold, others.path, data))
+            for data in (Shrinking(), bytes(5 * MB))
+        ]
+        for count, thread in enumerate(threads):
+            thread.start()
+            eventually(lambda count=count: pool.stats().blocked_producers == count + 1)
+        first.open()
+        threads[0].join()
+        try:
+            pool._check()
+        finally:
+            others.open()
+            threads[1].join()
+
+
 # ---- each combination of bound, timeout and policy ----
 
 BOUNDS: dict[str, dict[str, Any]] = {
@@ -278,6 +313,42 @@ def test_blocks(dam: Dam, bounds: dict[str, Any]) -> None:
         producer.join()
         assert pool.stats().rejected == 0
         pool._check()
+
+
+def test_a_signal_handler_that_submits_does_not_wait_for_what_it_interrupts(
+    script: Callable[..., Any], tmp_path: Any, bounds: dict[str, Any]
+) -> None:
+    """The turn of the submission below comes while the handler runs, and nobody can use its permit meanwhile."""
+    script(
+        """
+        bounds, folder = eval(sys.argv[1]), sys.argv[2]
+        os.mkdir(folder)
+        inner = []
+        with weirpool.BoundedProcessPoolExecutor(**{"max_workers": 1, **bounds}) as pool:
+            pool.submit(tasks.hold, folder)
+            soon(lambda: pool.stats().running == 1, "the first task starts")
+            if bounds.keys() == {"max_submit_backlog"}:
+                pool.submit(tasks.hold, folder)
+
+            def submit(*_):
+                open(folder + "/open", "w").close()
+                inner.append(pool.submit(len, bytes(500_000)))
+
+            def interrupt():
+                soon(lambda: pool.stats().blocked_producers == 1, "the main thread waits")
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+            signal.signal(signal.SIGUSR1, submit)
+            thread = threading.Thread(target=interrupt)
+            thread.start()
+            outer = pool.submit(len, bytes(800_000))
+            thread.join()
+            assert [outer.result(), inner[0].result()] == [800_000, 500_000]
+            pool._check()
+        """,
+        repr(bounds),
+        tmp_path / "gate",
+    ).finish(20)
 
 
 @pytest.mark.parametrize("size", [10, 100_000])
@@ -394,7 +465,7 @@ def test_block_on_submit_is_a_bool() -> None:
         ProcessPoolExecutor(1, block_on_submit=0)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("timeout", [math.inf, 10**30])
+@pytest.mark.parametrize("timeout", [math.inf, 10**30, 10**400])
 def test_endless_timeouts(timeout: float) -> None:
     with ProcessPoolExecutor(1, max_submit_backlog=1, submit_backlog_timeout=timeout) as pool:
         assert [future.result() for future in [pool.submit(abs, -n) for n in range(20)]] == list(range(20))
