@@ -17,12 +17,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from weirpool._advice import Advice, advise
     from weirpool._bounded import bounded
-    from weirpool._errors import RejectedSubmission, SubmitTimeout, WorkerDied
     from weirpool._errors import BlockingSubmitWarning, RejectedSubmission, SubmitTimeout, WorkerDied
     from weirpool._policy import AUTO_BACKLOG
-    from weirpool._stats import Percentiles, Stats, WorkerStats
     from weirpool._results import Results
-    from weirpool._stats import Stats
+    from weirpool._stats import Percentiles, Stats, WorkerStats
     from weirpool.process import BoundedProcessPoolExecutor, ProcessPoolExecutor
     from weirpool.thread import BoundedThreadPoolExecutor, ThreadPoolExecutor
 

@@ -1,4 +1,4 @@
-"""What every executor of the package is: a standard executor with the maps of this package."""
+"""What every executor of the package is: a standard executor with this package's maps, and methods for asyncio."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeVar
 
 from weirpool import _map
+from weirpool._aio import AsyncMethods
 from weirpool._results import Results
 
 T = TypeVar("T")
 
 
-class Executor(cf.Executor):
+class Executor(AsyncMethods, cf.Executor):
     """The base of the executors. A subclass has ``submit()`` and ``shutdown()``, and answers two questions."""
 
     @abstractmethod

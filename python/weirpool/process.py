@@ -14,7 +14,6 @@ from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from weirpool import _core, _pickler, _policy, _support
-from weirpool._aio import AsyncMethods
 from weirpool._collector import Collector, is_exiting
 from weirpool._crew import Crew
 from weirpool._executor import Executor
@@ -27,7 +26,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class ProcessPoolExecutor(AsyncMethods, Executor):
+class ProcessPoolExecutor(Executor):
     """A drop-in for ``concurrent.futures.ProcessPoolExecutor`` over the weirpool engine.
 
     Accepts every task at once, as the standard class does, unless it is given a bound. Thread-safe. A pool belongs to
@@ -139,9 +138,6 @@ class ProcessPoolExecutor(AsyncMethods, Executor):
         if engine is None:
             engine = self._start()
         return engine.submit(fn, args, kwargs)
-
-    def _worker_count(self) -> int:
-        return self._max_workers
 
     def _window(self) -> int | None:
         if self._bound is not None:
