@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures as cf
 import contextlib
 import os
+import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 from weirpool._aio import AsyncMethods, Ticket
 
-_MOST_AT_ONCE = 64  # tickets that are polled before the loop may do something else
+_AT_ONCE = 0.005  # seconds of polling, which may be pickling, before the loop may do something else
 
 _Lines = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, "weakref.ref[Line]"]
 _lines: weakref.WeakKeyDictionary[AsyncMethods, _Lines] = weakref.WeakKeyDictionary()
@@ -126,7 +127,8 @@ class Line:
 
     def _look_at_line(self) -> None:
         """Settle those whose turn has come: all that there are before the first whose turn has not."""
-        for _ in range(_MOST_AT_ONCE):
+        until = time.monotonic() + _AT_ONCE  # the time of a loop may be that of its last look at the clock
+        while time.monotonic() < until:
             waiter = next(iter(self._waiting), None)
             if waiter is None:
                 return
