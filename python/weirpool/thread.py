@@ -103,7 +103,7 @@ class ThreadPoolExecutor(Executor, cf.ThreadPoolExecutor):
             RuntimeError: In a forked child.
         """
         self._weir.shut()
-        super().shutdown(wait, cancel_futures=cancel_futures)
+        cf.ThreadPoolExecutor.shutdown(self, wait, cancel_futures=cancel_futures)
 
     def stats(self) -> Stats:
         """Return what the gate knows: bounds, how tasks stand and ended, how long producers waited. No times of tasks.
