@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from weirpool._bounded import bounded
     from weirpool._errors import BlockingSubmitWarning, RejectedSubmission, SubmitTimeout, WorkerDied
     from weirpool._policy import AUTO_BACKLOG
+    from weirpool._as_completed import as_completed
+    from weirpool._errors import RejectedSubmission, SubmitTimeout, WorkerDied
     from weirpool._results import Results
     from weirpool._stats import Percentiles, Stats, WorkerStats
     from weirpool.process import BoundedProcessPoolExecutor, ProcessPoolExecutor
@@ -41,6 +43,7 @@ __all__ = [
     "WorkerStats",
     "advise",
     "bounded",
+    "as_completed",
 ]
 
 __version__ = "0.1.0"
@@ -63,6 +66,7 @@ _HOMES = {
     "WorkerStats": "weirpool._stats",
     "advise": "weirpool._advice",
     "bounded": "weirpool._bounded",
+    "as_completed": "weirpool._as_completed",
 }
 
 

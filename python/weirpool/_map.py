@@ -122,6 +122,7 @@ class MapResults(Results[Any]):
         self._window = window
         self._deadline = deadline
         self._is_read = False
+        self._is_dropped = False
         self._hold_nothing()
         try:
             if window is None:
@@ -138,11 +139,12 @@ class MapResults(Results[Any]):
     def close(self) -> None:
         rest = None if self._is_read or self._source is None else self._source.describe_rest()
         super().close()
-        if rest is not None:
-            warnings.warn(rest, RuntimeWarning, stacklevel=2)
+        if rest is not None:  # at where it was closed, or at what was executed when it was let go of
+            warnings.warn(rest, RuntimeWarning, stacklevel=2 + self._is_dropped)
 
     def __del__(self) -> None:
         self._busy = False  # of a thread that is no more
+        self._is_dropped = True
         self.close()
 
     def _advance(self) -> Any:

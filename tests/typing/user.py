@@ -182,6 +182,9 @@ def wait_for_all(pool: ProcessPoolExecutor) -> None:
     futures = [pool.submit(square, number) for number in range(10)]
     assert_type(wait(futures).done, set[Future[int]])
     assert_type([future.result() for future in as_completed(futures)], list[int])
+    assert_type(weirpool.as_completed(futures, timeout=1, buffersize=5), Results[Future[int]])
+    lazy = weirpool.as_completed(pool.submit(describe, name) for name in "abc")
+    assert_type([future.result() for future in lazy], list[str])
 
 
 async def wait_in_a_loop(pool: ProcessPoolExecutor) -> None:
