@@ -30,7 +30,7 @@ C_FILES := $(call find,core python tests examples bench,-name '*.cpp' -print -o 
 .DELETE_ON_ERROR:
 # Two installations at once in one environment would meet.
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-core test-python test-install conformance bench leak soak
+.PHONY: help demo test test-all test-core test-python test-install test-distributed conformance bench leak soak
 .PHONY: lint style typing format core-root clean
 
 help:
@@ -40,6 +40,8 @@ help:
 	@echo 'make conformance'
 	@echo '                the tests that CPython has for its ProcessPoolExecutor and Future, against weirpool'
 	@echo 'make test-all   make test with each of PYTHONS (python3.11 to python3.14, where they are on PATH)'
+	@echo 'make test-distributed'
+	@echo '                bounded() over Dask, mpi4py (mpirun), loky and the standard pools: the real engines'
 	@echo 'make bench      rates, round trips, memory, starting: beside eight other pools; up to half an hour'
 	@echo '                (WORKLOAD="noop map", SCALE=0.1, ROUNDS=3; PUBLISH=yes writes docs/performance.md)'
 	@echo 'make soak       the tests of races, each SOAK=200 times'
@@ -148,6 +150,10 @@ STRICT := -X dev -W error -W 'ignore:This process:DeprecationWarning'
 
 test-python: $(PACKAGE) $(VENV)/.has-test $(VENV)/.has-demo
 	$(BIN)/python $(STRICT) -m pytest
+
+# Other people's engines: what they warn of is theirs, so warnings are no errors here. Not part of `make test`.
+test-distributed: $(PACKAGE) $(VENV)/.has-distributed
+	$(WITH_VENV) $(BIN)/python -X dev -m pytest -W default tests/distributed
 
 SOAK ?= 200
 soak: $(PACKAGE) $(VENV)/.has-test
