@@ -23,13 +23,15 @@ def dask_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from distributed import Client, LocalCluster
 
     folder = str(tmp_path_factory.mktemp("dask"))
-    with LocalCluster(
-        n_workers=WORKERS, threads_per_worker=1, processes=True, dashboard_address=None, local_directory=folder
-    ) as cluster:
-        with Client(cluster) as client:
-            client.wait_for_workers(WORKERS, timeout=60)
-            client.run(sys.path.insert, 0, str(Path(__file__).parent))
-            yield client
+    with (
+        LocalCluster(
+            n_workers=WORKERS, threads_per_worker=1, processes=True, dashboard_address=None, local_directory=folder
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        client.wait_for_workers(WORKERS, timeout=60)
+        client.run(sys.path.insert, 0, str(Path(__file__).parent))
+        yield client
 
 
 @pytest.fixture(params=["threads", "processes", "loky", "dask"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,3 +41,47 @@ def wait_until(condition: Callable[[], Any], what: str) -> None:
         if time.monotonic() > deadline:
             raise AssertionError(f"not in {PATIENCE:.0f} s: {what}")
         time.sleep(0.01)
+
+
+class Counted(concurrent.futures.Executor):
+    """Counts what its inner executor has accepted and not finished, apart from anything that weirpool counts."""
+
+    def __init__(self, inner: concurrent.futures.Executor) -> None:
+        self.inner = inner
+        self.lock = threading.Lock()
+        self.outstanding = 0
+        self.peak = 0
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        with self.lock:
+            self.outstanding += 1
+            self.peak = max(self.peak, self.outstanding)
+        try:
+            future = self.inner.submit(fn, *args, **kwargs)
+        except BaseException:
+            self.finished()
+            raise
+        future.add_done_callback(self.finished)  # before anybody else's, so never too late
+        return future
+
+    def finished(self, _: object = None) -> None:
+        with self.lock:
+            self.outstanding -= 1
+
+    def shutdown(self, wait: bool = True) -> None:
+        self.inner.shutdown(wait=wait)
+
+
+def submit_from_callback(executor: concurrent.futures.Executor, count: int) -> list[int]:
+    """What `count` tasks return that are submitted by the done-callback of another one."""
+    futures: list[concurrent.futures.Future[int]] = []
+    submitted = threading.Event()
+
+    def submit_more(_: object) -> None:
+        futures.extend(executor.submit(square, number) for number in range(count))
+        submitted.set()
+
+    executor.submit(square, 1).add_done_callback(submit_more)
+    if not submitted.wait(PATIENCE):
+        raise AssertionError("a done-callback that submits is stuck")
+    return [future.result(PATIENCE) for future in futures]
