@@ -38,7 +38,11 @@ def start_apart(number: int, *command: str) -> subprocess.Popen[bytes]:
         f"read go && ip link set lo up && ip addr add {NETWORK}.{number}/24 dev eth0 && ip link set eth0 up "
         f"&& exec {sys.executable} -m dask {' '.join(command)} --host {NETWORK}.{number} --no-dashboard"
     )
-    process = subprocess.Popen(["unshare", "--net", "sh", "-c", script], stdin=subprocess.PIPE)
+    # The scheduler and the workers import `work`.
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    process = subprocess.Popen(
+        ["unshare", "--net", "sh", "-c", script], stdin=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}
+    )
     ours = os.readlink("/proc/self/ns/net")
     wait_until(lambda: os.readlink(f"/proc/{process.pid}/ns/net") != ours, "the namespace is there")
     ip("link", "add", f"to{number}", "type", "veth", "peer", "name", "eth0", "netns", str(process.pid))
@@ -56,7 +60,6 @@ def host_of_worker() -> str:
 
 
 def run(client: Any) -> dict[str, Any]:
-    client.run(sys.path.insert, 0, str(Path(__file__).parent))
     counted = Counted(client.get_executor(pure=False))
     executor = weirpool.bounded(counted, 4, workers=2)
     total = sum(future.result(PATIENCE) for future in [executor.submit(square, n) for n in range(100)])
