@@ -53,12 +53,6 @@ def start_apart(number: int, *command: str) -> subprocess.Popen[bytes]:
     return process
 
 
-def host_of_worker() -> str:
-    from distributed import get_worker
-
-    return str(get_worker().address).split("//")[1].split(":")[0]
-
-
 def run(client: Any) -> dict[str, Any]:
     counted = Counted(client.get_executor(pure=False))
     executor = weirpool.bounded(counted, 4, workers=2)
@@ -66,7 +60,7 @@ def run(client: Any) -> dict[str, Any]:
     wait_until(lambda: executor.stats().outstanding == 0, "permits are back")
     outstanding = executor.stats().outstanding
     executor.shutdown()
-    hosts = sorted(client.run(host_of_worker).values())
+    hosts = sorted(address.split("//")[1].split(":")[0] for address in client.nthreads())
     return {"sum": total, "peak": counted.peak, "hosts": hosts, "outstanding": outstanding}
 
 
