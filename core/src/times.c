@@ -80,7 +80,8 @@ static void look_at_queue(struct weirpool *pool)
     struct wp_measure *measure = &pool->times.measure;
     uint64_t queued = count_queued(pool);
     measure->slack = queued < measure->slack ? queued : measure->slack;
-    measure->contended |= pool->gate.blocked > 0;
+    /* Where another bound holds producers up, more tasks would not help. */
+    measure->contended |= pool->gate.blocked > 0 && pool->gate.outstanding >= pool->gate.bound.tasks;
 }
 
 void wp_adapt_begin(struct weirpool *pool, uint32_t workers)

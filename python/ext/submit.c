@@ -91,6 +91,40 @@ int start_worker_after_wait(Engine *engine)
     return engine->starts_late && weirpool_worker_wanted(engine->pool) == 1 ? start_wanted_worker(engine) : 0;
 }
 
+/* A start failed, and tasks of others may have counted on that worker: try for them, else the pool breaks. */
+static void rescue_others(Engine *engine)
+{
+    PyObject *failure = take_exception();
+    struct weirpool_stats stats;
+    if (weirpool_stats(engine->pool, &stats) == 0 && stats.outstanding > 0 && stats.workers == 0 &&
+        start_wanted_worker(engine) < 0) {
+        PyObject *error = take_exception();
+        PyObject *cause = call_support(state_of((PyObject *)engine), "format_cause", "(O)", error);
+        engine_break(engine, cause, NULL);
+        PyErr_Clear();
+        Py_XDECREF(cause);
+        Py_DECREF(error);
+    }
+    restore_exception(failure);
+}
+
+/*
+ * A task that was published when its turn came has a future, which tells of a pool that cannot run it: a worker that
+ * could not be started is no error of its submission. An interrupt is.
+ */
+static int start_worker_for_parked(Engine *engine)
+{
+    if (start_worker_after_wait(engine) == 0) {
+        return 0;
+    }
+    rescue_others(engine);
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+        return -1;
+    }
+    PyErr_Clear();
+    return 0;
+}
+
 /*
  * Takes a place in line and waits there. -1: exception set. `came` says whether the turn has come, which may be so
  * although there is an exception.
@@ -123,7 +157,7 @@ static int wait_in_line(const struct submission *s, const struct weirpool_reques
         raise_error(state_of((PyObject *)s->engine), rc);
         return -1;
     }
-    return start_worker_after_wait(s->engine);
+    return request->parts != NULL ? start_worker_for_parked(s->engine) : start_worker_after_wait(s->engine);
 }
 
 void begin_flight(PyObject *future)
@@ -183,23 +217,6 @@ int fail_with_current(struct state *state, PyObject *future)
     Py_XDECREF(failure);
     Py_DECREF(error);
     return failure != NULL ? 0 : -1;
-}
-
-/* A start failed, and tasks of others may have counted on that worker: try for them, else the pool breaks. */
-static void rescue_others(Engine *engine)
-{
-    PyObject *failure = take_exception();
-    struct weirpool_stats stats;
-    if (weirpool_stats(engine->pool, &stats) == 0 && stats.outstanding > 0 && stats.workers == 0 &&
-        start_wanted_worker(engine) < 0) {
-        PyObject *error = take_exception();
-        PyObject *cause = call_support(state_of((PyObject *)engine), "format_cause", "(O)", error);
-        engine_break(engine, cause, NULL);
-        PyErr_Clear();
-        Py_XDECREF(cause);
-        Py_DECREF(error);
-    }
-    restore_exception(failure);
 }
 
 /*
@@ -316,6 +333,7 @@ static int submit_large_in_line(const struct submission *s)
     if (wait_in_line(s, &request, &came) < 0) {
         if (came) {
             weirpool_forgo(s->engine->pool, 0);
+            rescue_others(s->engine);
         }
         return -1;
     }

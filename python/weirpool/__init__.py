@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from weirpool._advice import Advice, advise
+    from weirpool._as_completed import as_completed
     from weirpool._bounded import bounded
     from weirpool._errors import BlockingSubmitWarning, RejectedSubmission, SubmitTimeout, WorkerDied
     from weirpool._policy import AUTO_BACKLOG
-    from weirpool._as_completed import as_completed
-    from weirpool._errors import RejectedSubmission, SubmitTimeout, WorkerDied
     from weirpool._results import Results
     from weirpool._stats import Percentiles, Stats, WorkerStats
     from weirpool.process import BoundedProcessPoolExecutor, ProcessPoolExecutor
@@ -42,8 +41,8 @@ __all__ = [
     "WorkerDied",
     "WorkerStats",
     "advise",
-    "bounded",
     "as_completed",
+    "bounded",
 ]
 
 __version__ = "0.1.0"

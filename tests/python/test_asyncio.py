@@ -630,10 +630,12 @@ def test_a_submit_that_blocks_a_loop_does_not_wait_for_permits_of_that_loop(run:
     assert ends[2:] == [LARGE + 2, LARGE + 3, LARGE + 4]
 
 
-def test_run_in_executor_loses_nothing(run: Run, pools: Pools) -> None:
+def test_run_in_executor_loses_nothing(run: Run, pools: Pools, gate: Gate) -> None:
     pool = pools.bounded(1, workers=1)
 
     async def main() -> list[int]:
+        await fill(pool, gate, 1)
+        threading.Timer(0.05, gate.open).start()
         loop = asyncio.get_running_loop()
         calls: list[Awaitable[int]] = [loop.run_in_executor(pool, tasks.square, number) for number in range(100)]
         return await asyncio.gather(*calls)

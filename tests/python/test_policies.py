@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import multiprocessing as mp
 import pickle
 import queue
 import threading
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
+from unittest import mock
 
 import pytest
 from support import wait_until
@@ -20,6 +22,7 @@ from weirpool import (
     RejectedSubmission,
     SubmitTimeout,
 )
+from weirpool._crew import Crew
 
 MB = 1_000_000
 
@@ -123,6 +126,17 @@ def test_cancelling_makes_room_in_the_backlog(dam: Dam) -> None:
         assert waiting.cancel()
         dam.fill(pool, 1)
         dam.open()
+
+
+def test_a_worker_that_cannot_be_started_costs_no_task_that_waited(dam: Dam) -> None:
+    """A second worker is missing when the task that waited is published: the first one runs it."""
+    with ProcessPoolExecutor(2, mp.get_context("forkserver"), max_submit_backlog=1) as pool:
+        dam.fill(pool, 1)
+        with mock.patch.object(Crew, "_start", side_effect=OSError("no more processes")):
+            waited = pool.submit(abs, -1)
+        dam.open()
+        assert waited.result() == 1
+        pool._check()
 
 
 @pytest.mark.race
