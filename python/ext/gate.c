@@ -3,9 +3,9 @@
  * when its submission fails, and at the latest when nobody refers to it any more. So an exception that a signal handler
  * raises between any two steps of a submission cannot lose it.
  */
-#include <errno.h>
-
 #include "future.h"
+
+#include <errno.h>
 
 typedef struct {
     PyObject_HEAD
