@@ -86,7 +86,7 @@ def make_of_threads() -> None:
     with BoundedThreadPoolExecutor(True, max_workers=None) as pool:
         assert_type(pool, BoundedThreadPoolExecutor)
         assert_type(pool.submit(square, 1), Future[int])
-        assert_type(pool.map(square, [1, 2]), Iterator[int])
+        assert_type(pool.map(square, [1, 2]), Results[int])
         assert_type(pool.stats(), Stats)
 
 
@@ -96,7 +96,7 @@ def make_over_others(executor: Executor) -> None:
     bounded(executor, "8")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with bounded(executor, 16, workers=8, submit_timeout=1.5) as pool:
         assert_type(pool.submit(square, 1), Future[int])
-        assert_type(pool.map(square, [1, 2], buffersize=2), Iterator[int])
+        assert_type(pool.map(square, [1, 2], buffersize=2), Results[int])
         assert_type(pool.stats(), Stats)
         pool.shutdown(wait=False, cancel_futures=True)
 
