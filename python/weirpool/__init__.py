@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from weirpool._bounded import bounded
     from weirpool._errors import BlockingSubmitWarning, RejectedSubmission, SubmitTimeout, WorkerDied
     from weirpool._policy import AUTO_BACKLOG
+    from weirpool._errors import RejectedSubmission, SubmitTimeout, WorkerDied
+    from weirpool._feeder import Failure, Feeder, FeederStats
     from weirpool._results import Results
     from weirpool._stats import Percentiles, Stats, WorkerStats
     from weirpool.process import BoundedProcessPoolExecutor, ProcessPoolExecutor
@@ -32,6 +34,9 @@ __all__ = [
     "BoundedProcessPoolExecutor",
     "BoundedThreadPoolExecutor",
     "Percentiles",
+    "Failure",
+    "Feeder",
+    "FeederStats",
     "ProcessPoolExecutor",
     "RejectedSubmission",
     "Results",
@@ -55,6 +60,9 @@ _HOMES = {
     "BoundedProcessPoolExecutor": "weirpool.process",
     "BoundedThreadPoolExecutor": "weirpool.thread",
     "Percentiles": "weirpool._stats",
+    "Failure": "weirpool._feeder",
+    "Feeder": "weirpool._feeder",
+    "FeederStats": "weirpool._feeder",
     "ProcessPoolExecutor": "weirpool.process",
     "RejectedSubmission": "weirpool._errors",
     "Results": "weirpool._results",

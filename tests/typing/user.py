@@ -22,6 +22,9 @@ from weirpool import (
     BoundedProcessPoolExecutor,
     BoundedThreadPoolExecutor,
     Percentiles,
+    Failure,
+    Feeder,
+    FeederStats,
     ProcessPoolExecutor,
     RejectedSubmission,
     Results,
@@ -267,6 +270,33 @@ def look(pool: ProcessPoolExecutor) -> None:
     assert_type(chosen.reason, str)
     advise(0.1, 0.2, 8)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     stats.running = 1  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+# ---- Feeding -------------------------------------------------------------------------------------
+
+
+def keep(number: int, result: int) -> None:
+    print(number, result)
+
+
+def feed(executor: Executor) -> None:
+    with Feeder(executor, square, maxsize=4, retries=2, on_result=keep) as feeder:
+        assert_type(feeder, Feeder[int, int])
+        assert_type(feeder.put(1, timeout=0.5), None)
+        feeder.put(item=2)
+        feeder.put("2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        assert_type(feeder.close(), None)
+    Feeder(executor, square, maxsize=True)
+    Feeder(executor, square, maxsize=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(feeder.failures, tuple[Failure[int], ...])
+    for failure in feeder.failures:
+        assert_type(failure.item + failure.attempts, int)
+        assert_type(failure.exception, BaseException)
+    stats = feeder.stats()
+    assert_type(stats, FeederStats)
+    assert_type(stats.accepted + stats.outstanding + stats.succeeded + stats.failed + stats.retried, int)
+    assert_type(stats.blocked_producers + stats.admitted_over_bound + stats.peak_outstanding, int)
+    assert_type(stats.blocked_seconds, float)
 
 
 # ---- In place of the standard classes ------------------------------------------------------------
