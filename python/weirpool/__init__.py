@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from weirpool._as_completed import as_completed
     from weirpool._bounded import bounded
     from weirpool._errors import BlockingSubmitWarning, RejectedSubmission, SubmitTimeout, WorkerDied
-    from weirpool._policy import AUTO_BACKLOG
-    from weirpool._errors import RejectedSubmission, SubmitTimeout, WorkerDied
     from weirpool._feeder import Failure, Feeder, FeederStats
+    from weirpool._policy import AUTO_BACKLOG
     from weirpool._results import Results
     from weirpool._stats import Percentiles, Stats, WorkerStats
     from weirpool.process import BoundedProcessPoolExecutor, ProcessPoolExecutor
@@ -33,10 +32,10 @@ __all__ = [
     "BlockingSubmitWarning",
     "BoundedProcessPoolExecutor",
     "BoundedThreadPoolExecutor",
-    "Percentiles",
     "Failure",
     "Feeder",
     "FeederStats",
+    "Percentiles",
     "ProcessPoolExecutor",
     "RejectedSubmission",
     "Results",

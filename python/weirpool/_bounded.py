@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 from weirpool import _core, _policy
 from weirpool._executor import Executor
 from weirpool._weir import Ticket, Weir, is_in_callback, is_inside, is_worker_of
+from weirpool._workers import count_workers
 
 if TYPE_CHECKING:
     from weirpool._stats import Stats
@@ -240,7 +241,7 @@ def _warn_of_pure(executor: cf.Executor) -> None:
 def _count_workers(executor: cf.Executor, workers: int | Callable[[], int] | None, *, required: bool) -> int | None:
     count = workers() if callable(workers) else workers
     if count is None:
-        count = _ask(executor)
+        count = count_workers(executor)
     elif not isinstance(count, int) or isinstance(count, bool) or count <= 0:
         raise ValueError("workers must be a positive int, or a callable that returns one")
     if count is None and required:
@@ -249,19 +250,3 @@ def _count_workers(executor: cf.Executor, workers: int | Callable[[], int] | Non
             "max_queue_size as a number; where a cluster's workers are still to come, wait for them"
         )
     return count
-
-
-def _ask(executor: cf.Executor) -> int | None:
-    for name in ("_max_workers", "max_workers", "num_workers"):
-        count = getattr(executor, name, None)
-        if isinstance(count, int) and not isinstance(count, bool) and count > 0:
-            return count
-    return _ask_dask(getattr(getattr(executor, "_client", None), "nthreads", None))
-
-
-def _ask_dask(nthreads: Any) -> int | None:
-    threads = nthreads() if callable(nthreads) else None
-    if inspect.iscoroutine(threads):  # on the thread of the client's loop, where it cannot be waited for
-        threads.close()
-        return None
-    return (sum(threads.values()) or None) if isinstance(threads, dict) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from weirpool._executor import Executor
@@ -15,11 +16,12 @@ def count_workers(executor: Any) -> int | None:
         count = getattr(executor, name, None)
         if isinstance(count, int) and not isinstance(count, bool) and count > 0:
             return count
-    return _count_threads_of_dask(executor)
+    return _count_threads_of_dask(getattr(getattr(executor, "_client", None), "nthreads", None))
 
 
-def _count_threads_of_dask(executor: Any) -> int | None:
-    client: Any = getattr(executor, "_client", None)
-    if not callable(getattr(client, "nthreads", None)):
+def _count_threads_of_dask(nthreads: Any) -> int | None:
+    threads = nthreads() if callable(nthreads) else None
+    if inspect.iscoroutine(threads):  # on the thread of the client's loop, where it cannot be waited for
+        threads.close()
         return None
-    return sum(client.nthreads().values()) or None
+    return (sum(threads.values()) or None) if isinstance(threads, dict) else None
