@@ -118,12 +118,14 @@ class Chunks(Iterator[tuple[Any, ...]]):
         self._iterators = iterators
         self._items: Iterator[Any] = zip(*iterators, strict=False) if self._spread else iterators[0]
         self._size = size
+        self.taken = 0  # items
 
     def __next__(self) -> tuple[Any, ...]:
         size = self._size if isinstance(self._size, int) else self._size.size(count_remaining(self._iterators)[0])
         chunk = tuple(itertools.islice(self._items, size))
         if not chunk:
             raise StopIteration
+        self.taken += len(chunk)
         return self._fn, self._spread, chunk
 
 

@@ -79,33 +79,35 @@ class Source:
 
     def submit_one(self) -> Future[Any] | None:
         """Submit one more call; None: there is none. A call that is refused is the next one again."""
-        args = self._kept
+        args = self._kept or next(self._calls, None)
         if args is None:
-            args = next(self._calls, None)
-            if args is None:
-                return None
-        self._kept = args
+            return None
         try:
             future = self._executor.submit(self._fn, *args)
         except queue.Full as refusal:
+            self._kept = args
             raise Refused(refusal) from None
         self._kept = None
-        self._submitted += self._count(args)
+        self._submitted += 1
         return future
 
-    def _count(self, args: tuple[Any, ...]) -> int:
-        return len(args[-1]) if isinstance(self._calls, Chunks) else 1
+    def _count_items(self) -> int:
+        """How many have been submitted."""
+        if not isinstance(self._calls, Chunks):
+            return self._submitted
+        return self._calls.taken - (len(self._kept[-1]) if self._kept is not None else 0)
 
     def describe_rest(self) -> str | None:
         """What is lost if nothing more is submitted; None: nothing. Takes no item to find out."""
         left, exact = _chunks.count_remaining(self._iterators)
         if left == 0 and self._kept is None:
             return None
-        were = "item was" if self._submitted == 1 else "items were"
+        count = self._count_items()
+        were = "item was" if count == 1 else "items were"
         whether = "" if exact or self._kept is not None else ", if there are any,"
         return (
-            f"a lazy map was never read: {self._submitted} {were} submitted, and the items from index "
-            f"{self._submitted} on{whether} were never submitted; read its results, or give it no bound and no "
+            f"a lazy map was never read: {count} {were} submitted, and the items from index "
+            f"{count} on{whether} were never submitted; read its results, or give it no bound and no "
             "buffersize"
         )
 
@@ -121,7 +123,6 @@ class MapResults(Results[Any]):
         self._source: Source | None = None
         self._window = window
         self._deadline = deadline
-        self._is_read = False
         self._is_dropped = False
         self._hold_nothing()
         try:
@@ -137,18 +138,17 @@ class MapResults(Results[Any]):
             raise
 
     def close(self) -> None:
-        rest = None if self._is_read or self._source is None else self._source.describe_rest()
+        rest = None if self._busy is not None or self._source is None else self._source.describe_rest()
         super().close()
         if rest is not None:  # at where it was closed, or at what was executed when it was let go of
             warnings.warn(rest, RuntimeWarning, stacklevel=2 + self._is_dropped)
 
     def __del__(self) -> None:
-        self._busy = False  # of a thread that is no more
+        self._busy = None if self._busy is None else False  # a thread that used it is no more
         self._is_dropped = True
         self.close()
 
     def _advance(self) -> Any:
-        self._is_read = True
         if self._source is not None:
             self._fill()
         if not self._held:
@@ -166,8 +166,8 @@ class MapResults(Results[Any]):
                 raise
             if future is None:
                 self._source = None
-            else:
-                self._hold(future)
+                return
+            self._hold(future)
 
     def _finish(self) -> None:
         self._source = None

@@ -34,7 +34,7 @@ class Results(Iterator[T]):
     """
 
     def __init__(self) -> None:
-        self._busy = False
+        self._busy: bool | None = None  # None: it was never asked for a result
 
     def __iter__(self) -> Results[T]:
         return self

@@ -166,7 +166,7 @@ def test_shutdown_that_cancels_wakes_the_reader(pools: Pools, gate: Gate, thread
 
 def test_a_dead_worker_wakes_the_reader(pools: Pools, threads: Threads) -> None:
     pool = pools.bounded(3)
-    results = pool.map_unordered(tasks.apply, [(tasks.echo, 1), (tasks.die,), (tasks.nap, 60)])
+    results = pool.map_unordered(tasks.apply, [(tasks.echo, 1), (tasks.nap, 60), (tasks.die,)])
     threads.start(list, results)
     threads.join()
     assert [type(error).__name__ for error in threads.errors] == ["BrokenProcessPool"]
