@@ -87,7 +87,7 @@ def refusal(seconds: float | None, timeout_name: str = "submit_backlog_timeout")
     )
 
 
-def warn_of_blocking() -> bool:
+def warn_of_blocking(stacklevel: int = 3) -> bool:
     """A call of submit() has to wait. Says so if an event loop runs in its thread; returns whether it did."""
     events = sys.modules.get("asyncio.events")
     if events is None or events._get_running_loop() is None:
@@ -96,7 +96,7 @@ def warn_of_blocking() -> bool:
         "submit() waits for room in a thread that runs an event loop, which stands still meanwhile: "
         "use `await executor.asubmit(...)`",
         BlockingSubmitWarning,
-        stacklevel=3,
+        stacklevel=stacklevel,
     )
     return True
 

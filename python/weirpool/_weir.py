@@ -22,6 +22,13 @@ _open: dict[int, weakref.ref[Weir]] = {}
 _exiting = False
 
 
+class _Here(threading.local):
+    """What a weir knows of one thread."""
+
+    def __init__(self) -> None:
+        self.tickets: weakref.WeakSet[Ticket] = weakref.WeakSet()
+
+
 class Weir:
     """Admits tasks within two bounds (None: no such bound), as long as its executor wants to wait.
 
@@ -36,6 +43,8 @@ class Weir:
         self._gate = _core.Gate(tasks or 0, unstarted or 0)
         self._patience = patience
         self._timeout_name = timeout_name
+        self._here = _Here()
+        self._warned = False
         key = id(self)
         _open[key] = weakref.ref(self, lambda _: _open.pop(key, None))
         self.shut = self._gate.shut
@@ -50,7 +59,7 @@ class Weir:
         """
         if _exiting:
             raise RuntimeError(_support.EXITING)
-        permit = self._gate.admit(must_not_wait, self._patience)
+        permit = self._gate.admit(lambda: must_not_wait() or self._must_not_stop_a_loop(), self._patience)
         if permit is None:
             raise self.refusal()
         return permit
@@ -64,6 +73,18 @@ class Weir:
         if _exiting:
             raise RuntimeError(_support.EXITING)
         return self._gate.queue(bell)
+
+    def note_place(self, ticket: Ticket) -> None:
+        """The calling thread alone will ask whether the turn of this ticket has come."""
+        self._here.tickets.add(ticket)
+
+    def _must_not_stop_a_loop(self) -> bool:
+        """Before a wait: behind tickets of its own a thread would wait for ever. In a loop's thread, say so once."""
+        if len(self._here.tickets) > 0:
+            return True
+        waits = self._patience is None or self._patience > 0
+        self._warned = self._warned or (waits and _support.warn_of_blocking(stacklevel=7))
+        return False
 
     def refusal(self) -> RejectedSubmission:
         """Return what is raised where there is no room in time."""
@@ -102,6 +123,7 @@ class Ticket:
             self._place = weir.queue(bell)
         except RuntimeError as error:
             raise executor._explain(error) from None
+        weir.note_place(self)
 
     def poll(self) -> cf.Future[Any] | None:
         """Return the future, if there is room by now; None: not yet.

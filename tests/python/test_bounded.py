@@ -220,7 +220,7 @@ def test_many_producers(make: Make, threads: Threads) -> None:
     for _ in range(8):
         threads.start(lambda: [pool.submit(abs, -n).result() for n in range(50)])
     assert threads.join() == [list(range(50))] * 8
-    assert pool.stats().peak_outstanding == 3
+    assert pool.stats().peak_outstanding <= 3
 
 
 def test_map_is_lazy_and_exact(make: Make) -> None:

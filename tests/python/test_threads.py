@@ -1,5 +1,7 @@
 """Thread pools with a weir: every combination of bound, timeout and policy, and the traps."""
 
+import asyncio
+import concurrent.futures
 import itertools
 import queue
 import threading
@@ -12,7 +14,14 @@ from typing import Any, NoReturn
 import pytest
 from support import Script, Threads, in_forked_child, wait_until
 
-from weirpool import BoundedThreadPoolExecutor, RejectedSubmission, SubmitTimeout, ThreadPoolExecutor
+from weirpool import (
+    BlockingSubmitWarning,
+    BoundedThreadPoolExecutor,
+    RejectedSubmission,
+    SubmitTimeout,
+    ThreadPoolExecutor,
+    bounded,
+)
 
 BOUNDS: dict[str, dict[str, Any]] = {
     "tasks": {"max_queue_size": 1},
@@ -362,3 +371,45 @@ def test_keywords_of_processes_alone(keyword: str) -> None:
 def test_a_bound_below_the_threads_warns() -> None:
     with pytest.warns(RuntimeWarning, match="max_queue_size=2 is less than the 4 workers"):
         BoundedThreadPoolExecutor(2, 4)
+
+
+# ---- in the thread of an event loop ----
+
+
+@pytest.fixture(params=["threads", "bounded"])
+def small(request: pytest.FixtureRequest) -> Iterator[Any]:
+    if request.param == "threads":
+        with BoundedThreadPoolExecutor(1, 1) as pool:
+            yield pool
+    else:
+        with bounded(concurrent.futures.ThreadPoolExecutor(1), 1) as pool:
+            yield pool
+
+
+@pytest.mark.timeout(30)
+def test_a_submit_behind_coroutines_of_its_own_loop_is_admitted(small: Any, dam: threading.Event) -> None:
+    """Only the loop, which stands still meanwhile, could take their turn."""
+
+    async def main() -> list[Any]:
+        first = small.submit(dam.wait)
+        calls = [asyncio.create_task(small.arun(abs, -number)) for number in range(5)]
+        while small.stats().blocked_producers < 5:
+            await asyncio.sleep(0.001)
+        last = small.submit(abs, -5)
+        dam.set()
+        return [first.result(), *await asyncio.gather(*calls), await asyncio.wrap_future(last)]
+
+    assert asyncio.run(main()) == [True, 0, 1, 2, 3, 4, 5]
+    wait_until(lambda: small.stats().outstanding == 0, "permits are back")
+
+
+def test_waiting_in_the_thread_of_a_loop_warns_once(small: Any, dam: threading.Event) -> None:
+    async def main() -> None:
+        small.submit(dam.wait)
+        threading.Timer(0.05, dam.set).start()
+        for number in range(20):
+            small.submit(abs, number)
+
+    with pytest.warns(BlockingSubmitWarning, match="asubmit") as caught:
+        asyncio.run(main())
+    assert [warning.filename for warning in caught] == [__file__]
