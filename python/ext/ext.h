@@ -73,6 +73,9 @@ int parse_timeout(PyObject *timeout, int64_t *deadline);
 /* Was a wait cut short without the deadline having passed? */
 int is_early(int rc, int64_t deadline);
 
+/* Did a wait end at its deadline, or a try find nothing? */
+int timed_out(int rc);
+
 /* ---- errors.c ---- */
 
 /* What is said of a pool that is used in a forked child, or was shut down, or broke; the package has them from here. */

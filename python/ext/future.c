@@ -85,11 +85,6 @@ static PyObject *call_base(PyObject *self, const char *name, PyObject *args, PyO
     return result;
 }
 
-static int timed_out(int rc)
-{
-    return rc == -ETIMEDOUT || rc == -EAGAIN;
-}
-
 /* -1: exception set. A future that is ended by hand wakes nobody who waits for its task: everybody looks. */
 static int wait_in_slices(PyObject *self, int64_t deadline)
 {

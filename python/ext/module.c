@@ -52,6 +52,11 @@ int is_early(int rc, int64_t deadline)
     return rc == -EINTR || ((rc == -ETIMEDOUT || rc == -EAGAIN) && weirpool_deadline(0) < deadline);
 }
 
+int timed_out(int rc)
+{
+    return rc == -ETIMEDOUT || rc == -EAGAIN;
+}
+
 int parse_timeout(PyObject *timeout, int64_t *deadline)
 {
     if (timeout == NULL || timeout == Py_None) {

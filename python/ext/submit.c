@@ -62,11 +62,6 @@ static int await_ticket(const struct submission *s, weirpool_ticket *ticket)
     }
 }
 
-static int is_too_late(int rc)
-{
-    return rc == -ETIMEDOUT || rc == -EAGAIN;
-}
-
 /* A thread that runs an event loop is about to wait: all that runs there would wait, too. -1: exception set. */
 static int warn_of_blocking(Engine *engine)
 {
@@ -86,11 +81,6 @@ static int start_wanted_worker(Engine *engine)
     return done != NULL ? 0 : -1;
 }
 
-int start_worker_after_wait(Engine *engine)
-{
-    return engine->starts_late && weirpool_worker_wanted(engine->pool) == 1 ? start_wanted_worker(engine) : 0;
-}
-
 /* A start failed, and tasks of others may have counted on that worker: try for them, else the pool breaks. */
 static void rescue_others(Engine *engine)
 {
@@ -108,17 +98,15 @@ static void rescue_others(Engine *engine)
     restore_exception(failure);
 }
 
-/*
- * A task that was published when its turn came has a future, which tells of a pool that cannot run it: a worker that
- * could not be started is no error of its submission. An interrupt is.
- */
-static int start_worker_for_parked(Engine *engine)
+int start_worker_after_wait(Engine *engine, bool published)
 {
-    if (start_worker_after_wait(engine) == 0) {
+    if (!engine->starts_late || weirpool_worker_wanted(engine->pool) != 1 || start_wanted_worker(engine) == 0) {
         return 0;
     }
-    rescue_others(engine);
-    if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+    if (published) {
+        rescue_others(engine);
+    }
+    if (!published || !PyErr_ExceptionMatches(PyExc_Exception)) {
         return -1;
     }
     PyErr_Clear();
@@ -141,7 +129,7 @@ static int wait_in_line(const struct submission *s, const struct weirpool_reques
     if (rc == 0) {
         rc = await_ticket(s, ticket);
         signaled = rc == -EINTR;
-        if (signaled || is_too_late(rc)) {
+        if (signaled || timed_out(rc)) {
             int left = weirpool_leave(s->engine->pool, ticket);
             rc = left == 0 ? rc : left == 1 ? 0 : left;
         }
@@ -150,14 +138,14 @@ static int wait_in_line(const struct submission *s, const struct weirpool_reques
     if (signaled) {
         return -1;
     }
-    if (is_too_late(rc)) {
+    if (timed_out(rc)) {
         return refuse(s->engine);
     }
     if (rc != 0) {
         raise_error(state_of((PyObject *)s->engine), rc);
         return -1;
     }
-    return request->parts != NULL ? start_worker_for_parked(s->engine) : start_worker_after_wait(s->engine);
+    return start_worker_after_wait(s->engine, request->parts != NULL);
 }
 
 void begin_flight(PyObject *future)

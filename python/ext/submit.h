@@ -39,7 +39,11 @@ int fail_with_current(struct state *state, PyObject *future);
 void begin_flight(PyObject *future);
 void undo_flight(PyObject *future);
 
-/* Where more than their number bounds the tasks, those that had to wait may be the first that a worker is missing for. */
-int start_worker_after_wait(Engine *engine);
+/*
+ * Where more than their number bounds the tasks, those that had to wait may be the first that a worker is missing for.
+ * -1: exception set. A task that is published already has a future, which tells of a pool that cannot run it: then a
+ * worker that could not be started is no error of its submission. An interrupt is.
+ */
+int start_worker_after_wait(Engine *engine, bool published);
 
 #endif

@@ -190,7 +190,7 @@ static enum step go_on(Ticket *t, int outcome)
         raise_error(state_of((PyObject *)t), outcome);
         return FAILED;
     }
-    if (start_worker_after_wait(t->submission.engine) < 0) {
+    if (start_worker_after_wait(t->submission.engine, t->stage == PARKED) < 0) {
         give_back(t, true);
         return FAILED;
     }

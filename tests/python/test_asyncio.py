@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import itertools
+import multiprocessing
 import os
 import threading
 import time
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import tasks
@@ -72,6 +74,30 @@ async def tick(ticks: list[float]) -> None:
         before = time.monotonic()
         await asyncio.sleep(0.01)
         ticks.append(time.monotonic() - before - 0.01)
+
+
+def test_a_worker_that_cannot_be_started_costs_no_call_that_waited(run: Run, gate: Gate, tmp_path: Path) -> None:
+    """A third worker is missing when the last call is published: one of the two others runs it."""
+    start = Gate(tmp_path / "start")
+
+    async def main() -> int:
+        context = multiprocessing.get_context("forkserver")
+        async with weirpool.ProcessPoolExecutor(3, context, tasks.hold, (start.folder,), max_submit_backlog=1) as pool:
+            calls = [asyncio.create_task(pool.arun(tasks.hold, gate.folder)) for _ in range(2)]
+            calls.append(asyncio.create_task(pool.arun(tasks.square, 3)))
+            while pool.stats().blocked_producers < 2:
+                await asyncio.sleep(0.01)
+            with mock.patch.object(Crew, "start_one", side_effect=OSError("no more processes")) as failing:
+                start.open()
+                while not failing.called:
+                    await asyncio.sleep(0.01)
+            gate.open()
+            return (await asyncio.gather(*calls))[-1]
+
+    try:
+        assert run(main()) == 9
+    finally:
+        start.open()
 
 
 @sizes
