@@ -7,6 +7,7 @@
 
 #include "layout.h"
 #include "os/os.h"
+#include "task.h"
 
 #define GRAIN UINT64_C(64)
 
@@ -19,7 +20,8 @@ struct wp_extent {
     struct wp_extent *before, *after;
     struct wp_extent *next, *previous;
     bool used;
-    enum temperature temperature;
+    bool spoiled; /* could not be written: some pages may be missing */
+    enum temperature temperature; /* of a used one: what it was made of */
 };
 
 static unsigned log2_floor(uint64_t n)
@@ -67,6 +69,17 @@ static void unlist_free(struct wp_arena *arena, struct wp_extent *e)
     arena->warm -= e->temperature == WARM ? e->size : 0;
 }
 
+/* Where address space is limited it is the program's: we do without. */
+static void open_view(struct wp_arena *arena)
+{
+    void *view;
+    if (wp_os_address_space_is_limited() || wp_os_map(arena->fd, arena->at, arena->size, true, &view) != 0) {
+        return;
+    }
+    (void)wp_os_hide_from_children(view, arena->size);
+    arena->view = view;
+}
+
 int wp_arena_init(struct wp_arena *arena, int fd, uint64_t at, uint64_t size)
 {
     *arena = (struct wp_arena){.fd = fd, .at = at, .size = size / WP_PAGE * WP_PAGE, .most_held = UINT64_MAX};
@@ -78,11 +91,16 @@ int wp_arena_init(struct wp_arena *arena, int fd, uint64_t at, uint64_t size)
     whole->temperature = COLD;
     arena->first = whole;
     list_free(arena, whole);
+    open_view(arena);
     return 0;
 }
 
 void wp_arena_fini(struct wp_arena *arena)
 {
+    if (arena->view != NULL) {
+        wp_os_unmap(arena->view, arena->size);
+        arena->view = NULL;
+    }
     struct wp_extent *e = arena->first;
     while (e != NULL) {
         struct wp_extent *after = e->after;
@@ -239,6 +257,7 @@ struct wp_extent *wp_arena_alloc(struct wp_arena *arena, uint64_t size)
         return NULL;
     }
     e->used = true;
+    e->spoiled = false;
     arena->used += e->size;
     return e;
 }
@@ -251,7 +270,8 @@ void wp_arena_limit(struct wp_arena *arena, uint64_t bytes)
 void wp_arena_free(struct wp_arena *arena, struct wp_extent *e)
 {
     arena->used -= e->size;
-    if (arena->used + arena->warm + e->size > arena->most_held || arena->warm + e->size > WP_WARM_BYTES) {
+    bool too_much = arena->used + arena->warm + e->size > arena->most_held || arena->warm + e->size > WP_WARM_BYTES;
+    if (e->spoiled || too_much) {
         chill(arena, e);
         return;
     }
@@ -260,9 +280,30 @@ void wp_arena_free(struct wp_arena *arena, struct wp_extent *e)
     list_free(arena, join_neighbours(arena, e));
 }
 
-int wp_arena_write(const struct wp_arena *arena, const struct wp_extent *extent, const struct iovec *parts, int count)
+/* The page of an extent's last byte, which the payload may not reach, gets a byte of its own: warm memory has all its
+ * pages. */
+static int write_last_page(const struct wp_arena *arena, const struct wp_extent *e, uint64_t written)
 {
-    return wp_os_memory_write(arena->fd, arena->at + extent->at, parts, count);
+    uint64_t last = e->at + e->size - 1;
+    if ((e->at + written - 1) / WP_PAGE == last / WP_PAGE) {
+        return 0;
+    }
+    struct iovec byte = {.iov_base = "", .iov_len = 1};
+    return wp_os_memory_write(arena->fd, arena->at + last, &byte, 1);
+}
+
+int wp_arena_write(const struct wp_arena *arena, struct wp_extent *extent, const struct iovec *parts, int count)
+{
+    if (extent->temperature == WARM && arena->view != NULL) {
+        wp_parts_copy(arena->view + extent->at, parts, count);
+        return 0;
+    }
+    int rc = wp_os_memory_write(arena->fd, arena->at + extent->at, parts, count);
+    if (rc == 0) {
+        rc = write_last_page(arena, extent, wp_parts_size(parts, count));
+    }
+    extent->spoiled = rc != 0;
+    return rc;
 }
 
 uint64_t wp_extent_at(const struct wp_extent *extent)

@@ -4,6 +4,9 @@
  *
  * Freed memory is kept warm (its pages stay) up to WP_WARM_BYTES; past that it turns cold (its pages are given back).
  * Warm extents join only warm neighbours and cold only cold ones, so that what is held is always known.
+ *
+ * Cold memory is written through the descriptor, where a lack of memory is an error and no SIGBUS. Warm memory has all
+ * its pages, and is written through a mapping: a copy without the kernel's part, which costs as much again.
  */
 #ifndef WP_ARENA_H
 #define WP_ARENA_H
@@ -21,6 +24,7 @@ struct wp_arena {
     int fd;
     uint64_t at; /* offset of the arena in fd */
     uint64_t size;
+    unsigned char *view; /* the parent's mapping, for warm memory; NULL where address space is limited */
     uint64_t used; /* bytes allocated */
     uint64_t warm; /* bytes free and warm */
     uint64_t most_held; /* used and warm together: past it nothing is kept warm */
@@ -38,8 +42,9 @@ void wp_arena_limit(struct wp_arena *arena, uint64_t bytes);
 struct wp_extent *wp_arena_alloc(struct wp_arena *arena, uint64_t size);
 void wp_arena_free(struct wp_arena *arena, struct wp_extent *extent);
 
-/* Writes all parts into an extent that is large enough. Needs no lock. -ENOMEM, or another -errno of writing. */
-int wp_arena_write(const struct wp_arena *arena, const struct wp_extent *extent, const struct iovec *parts, int count);
+/* Writes all parts into an extent that is large enough, to its last 64 bytes or last page. Needs no lock; the extent is
+ * its caller's. -ENOMEM, or another -errno of writing. */
+int wp_arena_write(const struct wp_arena *arena, struct wp_extent *extent, const struct iovec *parts, int count);
 
 /* Offset of an extent from the start of the arena. */
 uint64_t wp_extent_at(const struct wp_extent *extent);

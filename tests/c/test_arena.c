@@ -1,5 +1,9 @@
 /* The memory for large payloads: against a model, at its limits, and that it gives pages back. */
 #include "arena.h"
+
+#include <errno.h>
+#include <sys/resource.h>
+
 #include "check.h"
 #include "layout.h"
 #include "os/os.h"
@@ -29,13 +33,13 @@ static void tear_down(void)
     close(memory);
 }
 
-static void write_pattern(const struct wp_extent *extent, uint64_t size, uint64_t id)
+static void write_pattern(struct wp_extent *extent, uint64_t size, uint64_t id)
 {
     unsigned char *bytes = malloc(size);
     CHECK(bytes != NULL);
     fill_pattern(bytes, size, id, 0);
     struct iovec part = {.iov_base = bytes, .iov_len = size};
-    CHECK_OK(wp_os_memory_write(memory, AT + wp_extent_at(extent), &part, 1));
+    CHECK_OK(wp_arena_write(&arena, extent, &part, 1));
     free(bytes);
 }
 
@@ -172,6 +176,66 @@ static void test_pages_are_given_back(void)
         wp_arena_free(&arena, extents[i]);
     }
     tear_down();
+}
+
+/* Warm memory is written without asking the system for pages: all of them have to be there. */
+static void test_warm_memory_has_all_its_pages(void)
+{
+    enum { UNEVEN = WP_PAGE + 1 }; /* two pages, which begin in the middle of one: three are touched */
+    set_up(MIB);
+    struct wp_extent *small = wp_arena_alloc(&arena, 64);
+    struct wp_extent *large = wp_arena_alloc(&arena, UNEVEN);
+    write_pattern(small, 64, 1);
+    write_pattern(large, UNEVEN, 2);
+    CHECK_EQ(wp_os_memory_held(memory), 3 * WP_PAGE);
+    CHECK(is_pattern(view + wp_extent_at(large), UNEVEN, 2, 0));
+    wp_arena_free(&arena, large);
+    large = wp_arena_alloc(&arena, 2 * WP_PAGE);
+    write_pattern(large, 2 * WP_PAGE, 3);
+    CHECK(is_pattern(view + wp_extent_at(large), 2 * WP_PAGE, 3, 0));
+    CHECK(is_pattern(view + wp_extent_at(small), 64, 1, 0));
+    CHECK_EQ(wp_os_memory_held(memory), 3 * WP_PAGE);
+    wp_arena_free(&arena, large);
+    wp_arena_free(&arena, small);
+    tear_down();
+}
+
+/* What could not be written may lack pages: it is never taken for warm. */
+static void test_spoiled_memory_is_not_warm(void)
+{
+    unsigned char byte = 0;
+    struct iovec nowhere = {.iov_base = NULL, .iov_len = WP_PAGE};
+    struct iovec part = {.iov_base = &byte, .iov_len = 1};
+    set_up(MIB);
+    struct wp_extent *extent = wp_arena_alloc(&arena, WP_PAGE);
+    CHECK_EQ(wp_arena_write(&arena, extent, &nowhere, 1), -EFAULT);
+    wp_arena_free(&arena, extent);
+    CHECK_EQ(arena.warm, 0);
+    extent = wp_arena_alloc(&arena, WP_PAGE);
+    CHECK_OK(wp_arena_write(&arena, extent, &part, 1));
+    wp_arena_free(&arena, extent);
+    CHECK_EQ(arena.warm, WP_PAGE);
+    tear_down();
+}
+
+/* Where address space is limited the arena takes none of it. */
+static void test_without_a_view(void)
+{
+    struct rlimit before, limited;
+    CHECK_OK(getrlimit(RLIMIT_AS, &before));
+    limited = before;
+    limited.rlim_cur = RLIM_INFINITY - 1;
+    CHECK_OK(setrlimit(RLIMIT_AS, &limited));
+    set_up(MIB);
+    CHECK(arena.view == NULL);
+    for (uint64_t i = 0; i < 3; i++) { /* cold, then warm */
+        struct wp_extent *extent = wp_arena_alloc(&arena, MIB / 2);
+        write_pattern(extent, MIB / 2, i);
+        CHECK(is_pattern(view + wp_extent_at(extent), MIB / 2, i, 0));
+        wp_arena_free(&arena, extent);
+    }
+    tear_down();
+    CHECK_OK(setrlimit(RLIMIT_AS, &before));
 }
 
 /* One extent larger than the warm limit is given back at once. */
@@ -320,6 +384,9 @@ int main(int argc, char **argv)
     RUN(test_full_arena);
     RUN(test_small_extents_join_again);
     RUN(test_pages_are_given_back);
+    RUN(test_warm_memory_has_all_its_pages);
+    RUN(test_spoiled_memory_is_not_warm);
+    RUN(test_without_a_view);
     RUN(test_huge_extent_is_never_warm);
     RUN(test_chilling);
     RUN(test_random_against_a_model);

@@ -145,6 +145,12 @@ int wp_os_hide_from_children(void *address, uint64_t size)
     return madvise(address, size, MADV_DONTFORK) == 0 ? 0 : -errno;
 }
 
+bool wp_os_address_space_is_limited(void)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+}
+
 uint64_t wp_os_file_limit(void)
 {
     struct rlimit limit;

@@ -42,6 +42,9 @@ void wp_os_use_large_pages(void *address, uint64_t size);
 /* Children of fork() will not have this mapping. */
 int wp_os_hide_from_children(void *address, uint64_t size);
 
+/* Is the address space of this process limited (RLIMIT_AS)? */
+bool wp_os_address_space_is_limited(void);
+
 /* The most bytes that memory made here may have (RLIMIT_FSIZE), and the machine's physical memory. */
 uint64_t wp_os_file_limit(void);
 uint64_t wp_os_physical_memory(void);
