@@ -26,6 +26,7 @@
  *  - After fork() a child cannot use its parent's pool: what would act on it returns -ECHILD there.
  *  - Completions that nobody fetches stay in memory: the bound covers tasks until their workers have finished them.
  *  - A worker that dies breaks the pool. The task that it ran ends with -EOWNERDEAD, what had not finished with -EPIPE.
+ *    With options.replace the death costs only the task that it ran, and another worker takes the place.
  *
  * Errors: every function that can fail returns 0 or a negative errno value.
  * Threads: every function may be called from any thread at any time, unless its comment says otherwise.
@@ -77,13 +78,27 @@ struct weirpool_options {
                                        4 times as many, or 8 times where tasks take less than 10 ms; `bound` is 0 */
     uint64_t max_unstarted;         /* the most tasks that no worker has started; 0: no bound */
     uint64_t max_bytes;             /* the most bytes of outstanding payloads; a larger one runs alone; 0: none */
+    uint32_t replace;               /* 0: a worker's death breaks the pool; 1: it costs only the task that it ran, and
+                                       weirpool_next() starts another worker. Not with `handler`: that would fork a
+                                       process that has threads by then */
+};
+
+/* What may be said of one task, for weirpool_submit_with(). What is not said is 0. */
+struct weirpool_task_options {
+    size_t size;                    /* sizeof(struct weirpool_task_options) */
+    void *user;
+    int64_t deadline;               /* for room, as in weirpool_submit() */
+    uint32_t retries;               /* how often it may run again after its worker died, or it ran over its time */
+    uint64_t limit_ns;              /* how long one attempt may run; then its worker is killed; 0: no limit */
 };
 
 /*
  * One finished task. `error` is 0 if the handler ran to its end; else
- *   -EOWNERDEAD  its worker died while running it (`worker_pid`, `worker_status` as waitpid() gives it)
+ *   -EOWNERDEAD  its worker died while running it (`worker_pid`, `worker_status` as waitpid() gives it), and no retry
+ *                was left
+ *   -ETIME       it ran over its limit, and no retry was left
  *   -EPIPE       the pool broke before this task finished
- *   -ECANCELED   weirpool_cancel() took it back
+ *   -ECANCELED   weirpool_cancel() took it back, or weirpool_stop() ended it
  *   -ENOMEM      the result did not fit this process's memory
  */
 struct weirpool_completion {
@@ -95,6 +110,7 @@ struct weirpool_completion {
     size_t result_size;             /* bytes; with -ENOMEM how many there would have been */
     int worker_pid;                 /* with -EOWNERDEAD, else 0 */
     int worker_status;              /* with -EOWNERDEAD, else 0 */
+    uint32_t attempts;              /* how often a worker has started it */
 };
 
 /* How long something took, over the life of the pool: in nanoseconds, the percentiles to about 3 %. */
@@ -121,7 +137,9 @@ struct weirpool_stats {
     uint64_t completed;             /* the handler returned 0 */
     uint64_t failed;                /* it returned something else, or the task was lost */
     uint64_t cancelled;
-    uint64_t workers_died;          /* that ended without being told to, before the pool broke */
+    uint64_t retried;               /* attempts that were put back to run again */
+    uint64_t stopped;               /* attempts whose worker the pool killed: over their limit, or weirpool_stop() */
+    uint64_t workers_died;          /* that ended without being told to, before the pool broke; not those `stopped` */
     uint32_t workers;               /* processes now */
     struct weirpool_durations wait; /* from admission, with the task at hand, until a worker started it */
     struct weirpool_durations run;  /* from there until its result was complete */
@@ -157,6 +175,13 @@ WEIRPOOL_API int weirpool_submit(weirpool *pool, const void *data, size_t size, 
                                  weirpool_task **task);
 
 /*
+ * The same with more said of the task; NULL: nothing. Errors: also -EINVAL (`size`; retries or a limit in a pool
+ * without options.replace).
+ */
+WEIRPOOL_API int weirpool_submit_with(weirpool *pool, const void *data, size_t size,
+                                      const struct weirpool_task_options *options, weirpool_task **task);
+
+/*
  * Fetches a finished task. The order is that in which the pool noticed the ends, roughly that of finishing. One thread
  * at a time; a second gets -EBUSY.
  * Errors: -EAGAIN (none yet, WEIRPOOL_NOW), -ETIMEDOUT, -EINTR, -ESHUTDOWN (shut down, and every completion was
@@ -189,6 +214,23 @@ WEIRPOOL_API int weirpool_stats(weirpool *pool, struct weirpool_stats *stats);
  * The workers that run at this moment: fills up to `room` entries and returns how many. Errors: -ECHILD.
  */
 WEIRPOOL_API int weirpool_workers(weirpool *pool, struct weirpool_worker_stats *workers, uint32_t room);
+
+/* Why a pool has broken. */
+enum weirpool_fault {
+    WEIRPOOL_FAULT_NONE,            /* it has not */
+    WEIRPOOL_FAULT_DEATH,           /* a worker died, in a pool without options.replace */
+    WEIRPOOL_FAULT_INIT_FAILED,     /* a worker could not set itself up (WEIRPOOL_INIT_FAILED) */
+    WEIRPOOL_FAULT_DEATHS_IN_A_ROW, /* WEIRPOOL_DEATHS_IN_A_ROW workers died, and no task finished between */
+    WEIRPOOL_FAULT_NO_WORKER,       /* no process could be started in a dead worker's place, and no other is left */
+    WEIRPOOL_FAULT_CORRUPT,         /* a worker wrote over the shared memory of the pool */
+    WEIRPOOL_FAULT_ASKED,           /* weirpool_break() */
+};
+
+/* In a pool with options.replace: so many deaths without a task that finishes break it. */
+#define WEIRPOOL_DEATHS_IN_A_ROW 3
+
+/* Why the pool broke, if it did. In a forked child: NONE. */
+WEIRPOOL_API enum weirpool_fault weirpool_fault(weirpool *pool);
 
 /*
  * Admits nothing more: producers that wait get -ESHUTDOWN. What was admitted runs to its end; fetch it with

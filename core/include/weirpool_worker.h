@@ -61,18 +61,20 @@ struct weirpool_request {
     size_t weighed;                 /* what the permit was obtained or weighed with; without parts: is to be */
     bool permitted;                 /* a place for `weighed` alone: the caller has a permit */
     int bell;                       /* an eventfd to ring when the turn has come or never will; 0: none */
+    uint32_t retries;               /* how often the task may run again after its worker died or its time was over */
+    uint64_t limit_ns;              /* how long one attempt may run; 0: no limit. Both need options.replace */
 };
 
 /*
  * Publishes a task under a permit that the caller holds; never waits. On an error the permit has been given back.
- * Errors: -EPIPE (broken), -ENOMEM, -EMSGSIZE, -ECHILD.
+ * Errors: -EPIPE (broken), -ENOMEM, -EMSGSIZE, -EINVAL (retries or a limit without options.replace), -ECHILD.
  */
 WEIRPOOL_API int weirpool_publish(weirpool *pool, const struct weirpool_request *request, weirpool_task **task);
 
 /*
  * A place in the line at the gate. With parts a copy of the task stays there: whoever frees a permit publishes it, so
  * that workers need not wait for the producer to be scheduled. At most WEIRPOOL_PARK_LIMIT bytes: -EMSGSIZE. Other
- * errors: -ESHUTDOWN, -EPIPE, -ENOMEM, -ECHILD. A ticket is used by one thread at a time, and ends with
+ * errors: -ESHUTDOWN, -EPIPE, -ENOMEM, -EINVAL, -ECHILD. A ticket is used by one thread at a time, and ends with
  * weirpool_await() or weirpool_leave(); the bell stays open until then.
  */
 typedef struct weirpool_ticket weirpool_ticket;
@@ -118,6 +120,14 @@ WEIRPOOL_API int weirpool_wait(weirpool *pool, weirpool_task *task, int64_t dead
 /* Takes back a task that no worker has started; it will be in no batch. -EBUSY: it runs or has ended. */
 WEIRPOOL_API int weirpool_withdraw(weirpool *pool, weirpool_task *task);
 
+/*
+ * Ends a task that may be running, for good: its worker is killed, and only if it still runs this task. Waits for the
+ * end of that process, as long as that takes. 0: the task has ended with -ECANCELED, and will be in no batch. -EBUSY: it
+ * has finished, or somebody else ends it. -EINVAL: the pool was opened without options.replace. -ECHILD.
+ * WEIRPOOL_WORKER_LEFT reports the worker.
+ */
+WEIRPOOL_API int weirpool_stop(weirpool *pool, weirpool_task *task);
+
 /* Describes a taken task. */
 WEIRPOOL_API void weirpool_describe(weirpool_task *task, struct weirpool_completion *completion);
 
@@ -131,7 +141,8 @@ WEIRPOOL_API void *weirpool_keep_result(weirpool_task *task, size_t *size);
 
 enum weirpool_event_kind {
     WEIRPOOL_NOTHING,               /* there are only tasks to tell */
-    WEIRPOOL_WORKER_LEFT,           /* a planned exit: reap `worker`, then weirpool_worker_vacate() it */
+    WEIRPOOL_WORKER_LEFT,           /* a planned exit, or with options.replace a death: reap `worker`, then
+                                       weirpool_worker_vacate() it; another may be wanted */
     WEIRPOOL_BROKE,                 /* every task has been ended; the workers have to be ended too */
     WEIRPOOL_DRAINED,               /* shut down and nothing outstanding; workers have been told to leave */
 };
@@ -194,7 +205,7 @@ WEIRPOOL_API int weirpool_worker_watch(weirpool *pool, uint32_t worker, int fd, 
 
 /*
  * The reserved worker could not be started, or not be watched. Its process, if there was one, has ended by now; if it
- * had claimed a task, the pool breaks.
+ * had claimed a task, that is a death.
  */
 WEIRPOOL_API void weirpool_worker_abandon(weirpool *pool, uint32_t worker);
 
@@ -269,7 +280,7 @@ WEIRPOOL_API int weirpool_claim(weirpool_worker *worker, struct weirpool_claimed
 
 /*
  * Finishes the claimed task. Waits while a large result finds no room. -EOWNERDEAD or -ESHUTDOWN: nobody wants it;
- * -ECHILD: in a fork of the worker.
+ * -ECANCELED: it was stopped, and this process is about to be killed: end it; -ECHILD: in a fork of the worker.
  */
 WEIRPOOL_API int weirpool_finish(weirpool_worker *worker, int status, const struct iovec *parts, int count);
 
