@@ -122,9 +122,9 @@ WEIRPOOL_API int weirpool_withdraw(weirpool *pool, weirpool_task *task);
 
 /*
  * Ends a task that may be running, for good: its worker is killed, and only if it still runs this task. Waits for the
- * end of that process, as long as that takes. 0: the task has ended with -ECANCELED, and will be in no batch. -EBUSY: it
- * has finished, or somebody else ends it. -EINVAL: the pool was opened without options.replace. -ECHILD.
- * WEIRPOOL_WORKER_LEFT reports the worker.
+ * end of that process, as long as that takes. 0: the task has ended with -ECANCELED, and will be in no batch; where its
+ * worker was killed WEIRPOOL_WORKER_LEFT reports that. Errors: -EBUSY (it has finished), -EALREADY (another call of this
+ * has ended it, and tells it), -EINVAL (the pool was opened without options.replace), -ECHILD.
  */
 WEIRPOOL_API int weirpool_stop(weirpool *pool, weirpool_task *task);
 
@@ -154,8 +154,9 @@ struct weirpool_event {
 
 /*
  * Waits by `deadline` for something to tell: fills `tasks` with up to `room` taken tasks and `event` with what else
- * happened (an event comes only when no task is left to tell before it). Returns the number of tasks. Errors: -EAGAIN,
- * -ETIMEDOUT, -EINTR, -ECHILD, -EBUSY (one thread at a time), -EINVAL (`room` is not positive).
+ * happened (WEIRPOOL_BROKE and WEIRPOOL_DRAINED come only when no task is left to tell before them). Returns the number
+ * of tasks. Errors: -EAGAIN, -ETIMEDOUT, -EINTR, -ECHILD, -EBUSY (one thread at a time), -EINVAL (`room` is not
+ * positive).
  */
 WEIRPOOL_API int weirpool_collect(weirpool *pool, weirpool_task **tasks, int room, struct weirpool_event *event,
                                   int64_t deadline);

@@ -60,8 +60,7 @@ void weirpool_told(weirpool *pool, weirpool_task *task)
     wp_unlock(pool);
 }
 
-/* Lock held. Ends a task that no worker has started; it is in the lists of tasks to tell afterwards. */
-static bool cancel_locked(struct weirpool *pool, struct weirpool_task *task)
+bool wp_cancel_unstarted(struct weirpool *pool, struct weirpool_task *task)
 {
     if (task->place == WP_NOWHERE) {
         return false;
@@ -85,7 +84,7 @@ static int cancel(struct weirpool *pool, struct weirpool_task *task, bool told)
         return rc;
     }
     wp_lock(pool);
-    rc = cancel_locked(pool, task) ? 0 : -EBUSY;
+    rc = wp_cancel_unstarted(pool, task) ? 0 : -EBUSY;
     if (rc == 0 && told) {
         wp_unlist_for_telling(pool, task);
     }
@@ -106,7 +105,7 @@ int weirpool_withdraw(weirpool *pool, weirpool_task *task)
 
 static bool has_started(const struct weirpool *pool)
 {
-    return pool->executed > 0 || wp_count_running(pool) > 0;
+    return pool->executed > 0 || pool->retried > 0 || wp_count_running(pool) > 0;
 }
 
 /*
@@ -120,7 +119,7 @@ static void cancel_all_but(struct weirpool *pool, uint64_t spare)
         if (task != NULL && spare > 0) {
             spare--;
         } else if (task != NULL) {
-            cancel_locked(pool, task);
+            wp_cancel_unstarted(pool, task);
         }
     }
     struct wp_link *link = pool->overflow.next;
@@ -130,7 +129,7 @@ static void cancel_all_but(struct weirpool *pool, uint64_t spare)
         if (spare > 0) {
             spare--;
         } else {
-            cancel_locked(pool, task);
+            wp_cancel_unstarted(pool, task);
         }
     }
 }
@@ -175,7 +174,18 @@ int weirpool_break(weirpool *pool)
     wp_lock(pool);
     wp_take_all_done(pool);
     rc = pool->course == WP_BROKEN ? -EALREADY : 0;
-    wp_break(pool, WP_NO_WORKER);
+    wp_break(pool, WP_NO_WORKER, WEIRPOOL_FAULT_ASKED);
     wp_unlock(pool);
     return rc;
+}
+
+enum weirpool_fault weirpool_fault(weirpool *pool)
+{
+    if (wp_check_owner(pool) != 0) {
+        return WEIRPOOL_FAULT_NONE;
+    }
+    wp_lock(pool);
+    enum weirpool_fault fault = pool->fault;
+    wp_unlock(pool);
+    return fault;
 }

@@ -38,8 +38,20 @@ static bool is_any_stranded(const struct weirpool *pool)
 void wp_audit(struct weirpool *pool)
 {
     if (pool->course != WP_BROKEN && is_any_stranded(pool)) {
-        wp_break(pool, WP_NO_WORKER);
+        wp_break(pool, WP_NO_WORKER, WEIRPOOL_FAULT_CORRUPT);
     }
+}
+
+/* Nobody would end such a task. */
+static bool is_any_spared(const struct weirpool *pool)
+{
+    for (uint32_t i = 0; i < pool->segment.slots; i++) {
+        const struct weirpool_task *task = pool->table.tasks[i];
+        if (task != NULL && task->condemned && !pool->members[task->runner].stopped) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static const char *find_fault(const struct weirpool *pool)
@@ -68,6 +80,9 @@ static const char *find_fault(const struct weirpool *pool)
     }
     if (count_links(&pool->unwatched) != wp_load_relaxed(&pool->unwatched_count)) {
         return "the count of unwatched tasks differs from the list";
+    }
+    if (is_any_spared(pool)) {
+        return "a task is condemned and its worker is not";
     }
     if (!wp_arena_is_sound(&pool->arena)) {
         return "the arena's extents do not tile it";

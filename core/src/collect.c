@@ -24,9 +24,10 @@ static int pop_unwatched(struct weirpool *pool, weirpool_task **tasks, int room)
 
 static bool report_departure(struct weirpool *pool, struct weirpool_event *event)
 {
-    for (uint32_t worker = 0; worker < pool->segment.workers; worker++) {
+    for (uint32_t worker = 0; pool->departures > 0 && worker < pool->segment.workers; worker++) {
         if (pool->members[worker].has_left) {
             pool->members[worker].has_left = false;
+            pool->departures--;
             *event = (struct weirpool_event){.kind = WEIRPOOL_WORKER_LEFT, .worker = worker};
             return true;
         }
@@ -147,6 +148,9 @@ int weirpool_collect(weirpool *pool, weirpool_task **tasks, int room, struct wei
         n = pop(&pool->watched, tasks, room);
         n += pop_unwatched(pool, tasks + n, room - n);
     } while (n == 0 && !next_event(pool, event) && (n = doze(pool, deadline)) == 0);
+    if (n > 0) {
+        (void)report_departure(pool, event); /* or no worker would be replaced while others keep us busy */
+    }
     pool->collecting = false;
     wp_unlock(pool);
     return n;

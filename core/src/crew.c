@@ -118,7 +118,7 @@ static bool holds_a_task(const struct weirpool *pool, uint32_t worker)
 {
     for (uint32_t i = 0; i < pool->segment.slots; i++) {
         uint64_t state = wp_load_acquire(&pool->segment.slot[i].state);
-        if (wp_state_tag(state) == WP_RUNNING && wp_state_worker(state) == worker) {
+        if (wp_state_runs(state) && wp_state_worker(state) == worker) {
             return true;
         }
     }
@@ -133,7 +133,7 @@ static void end_one(struct weirpool *pool, uint32_t worker, int64_t deadline)
     int status;
     while (wp_os_process_reap(member->pid, &status) == 0) {
         if (holds_a_task(pool, worker) || wp_os_now() >= deadline) {
-            wp_os_process_kill(member->process);
+            wp_os_process_kill(member->process, member->pid);
         }
         nanosleep(&pause, NULL);
     }

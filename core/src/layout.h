@@ -13,13 +13,14 @@
 
 #include <assert.h>
 #include <stdalign.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "weirpool_worker.h"
 
 #define WP_MAGIC UINT64_C(0x6c6f6f7072696577) /* "weirpool" in memory */
-#define WP_FORMAT 2u
+#define WP_FORMAT 3u
 
 #define WP_CACHE_LINE 64
 #define WP_PAGE 4096u
@@ -98,7 +99,7 @@ struct wp_record {
  * A slot's state word: position (44 bits), worker (16), tag (4). It is the only truth about a task; bits, bells and
  * `head` are hints. A position never recurs, so a compare-and-swap on the word cannot be fooled by reuse.
  */
-enum wp_tag { WP_FREE = 0, WP_QUEUED = 1, WP_RUNNING = 2, WP_DONE = 3 };
+enum wp_tag { WP_FREE = 0, WP_QUEUED = 1, WP_RUNNING = 2, WP_DONE = 3, WP_CONDEMNED = 4 };
 
 static inline uint64_t wp_state(uint64_t position, uint32_t worker, enum wp_tag tag)
 {
@@ -120,6 +121,12 @@ static inline enum wp_tag wp_state_tag(uint64_t state)
     return (enum wp_tag)(state & 0xfu);
 }
 
+/* A worker has the task, and has not finished it. */
+static inline bool wp_state_runs(uint64_t state)
+{
+    return wp_state_tag(state) == WP_RUNNING || wp_state_tag(state) == WP_CONDEMNED;
+}
+
 /*
  * The done bits, one a slot, lie before the slots: set with fetch_or by its worker (wp_table_finish), or by the parent
  * for a dead one (mark_done_slots), and cleared by the parent with an exchange; seq_cst, against `addressee`.
@@ -130,11 +137,13 @@ static inline enum wp_tag wp_state_tag(uint64_t state)
  *                   RUNNING: who claims           CAS           acquires what `tail` released; seq_cst,
  *                                                               against `want_starts`
  *                   DONE: its worker              CAS           releases (wp_table_finish) to try_slot
+ *                   CONDEMNED: parent             CAS           from RUNNING, against DONE (wp_table_condemn): the
+ *                                                               task's worker is being killed
  * payload*          parent while FREE             state         published with QUEUED
- * started           who claimed it                atomic        relaxed: the parent also reads it of a task that runs,
- *                                                               and of the one before it in this slot
- * finished,         its worker while RUNNING      state         published with DONE
- * free_since,
+ * started           who claimed it; the parent    atomic        relaxed: the parent also reads it of a task that runs,
+ *                   to 0 before a limited task                  and of the one before it in this slot
+ * finished,         its worker while RUNNING or   state         published with DONE
+ * free_since,       CONDEMNED
  * status, result*
  *
  * Times are nanoseconds of CLOCK_MONOTONIC. When the parent published a task it knows by itself.
@@ -159,7 +168,8 @@ struct wp_slot {
  * field        writer      protection           order
  * written      its worker  -                    release to the parent's acquire (bytes before the counter)
  * drained      parent      the stream's drainer seq_cst, against `starved`; releases the room to the worker
- * starved      its worker  -                    seq_cst, against `drained`: the worker waits for room
+ * starved      its worker; hand-over at death   seq_cst, against `drained`: the worker waits for room
+ *              parent to 0
  * room_bell    parent      fetch_add            seq_cst; a futex on which the worker waits for room
  */
 struct wp_stream {

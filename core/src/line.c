@@ -18,7 +18,7 @@ static int make_ticket(const struct weirpool_request *request, weirpool_ticket *
         return 0;
     }
     ticket->bytes = wp_parts_size(request->parts, request->count);
-    ticket->task = wp_task_new(request->user, request->interest, ticket->bytes);
+    ticket->task = wp_task_new(request, ticket->bytes);
     return ticket->task != NULL ? wp_task_keep(ticket->task, request->parts, request->count) : -ENOMEM;
 }
 
@@ -48,6 +48,9 @@ int weirpool_queue(weirpool *pool, const struct weirpool_request *request, weirp
     int rc = wp_check_owner(pool);
     if (rc != 0) {
         return rc;
+    }
+    if (!wp_can_grant(pool, request)) {
+        return -EINVAL;
     }
     size_t size = request->parts != NULL ? wp_parts_size(request->parts, request->count) : 0;
     if (size > WEIRPOOL_PARK_LIMIT || wp_is_too_large(pool, size)) {

@@ -29,6 +29,7 @@ static int reserve(struct weirpool *pool, uint32_t *worker)
         if (!pool->members[i].reserved) {
             pool->members[i].reserved = true;
             pool->members[i].own_child = false;
+            pool->members[i].stopped = false;
             pool->members[i].exit_status = 0;
             pool->members[i].tasks = 0;
             pool->members[i].busy_ns = 0;
@@ -70,6 +71,7 @@ int weirpool_worker_watch(weirpool *pool, uint32_t worker, int fd, int pid)
         pool->members[worker].process = -1;
         wp_os_close(copy);
     }
+    wp_kill_if_stopped(pool, worker); /* it may have claimed a task before it was watched */
     wp_unlock(pool);
     return rc;
 }

@@ -173,6 +173,9 @@ int weirpool_open(weirpool **out, const struct weirpool_options *given)
     if (options.adaptive > 1 || (options.adaptive == 1 && options.bound != 0)) {
         return -EINVAL;
     }
+    if (options.replace > 1 || (options.replace == 1 && options.handler != NULL)) {
+        return -EINVAL;
+    }
     struct weirpool *pool = calloc(1, sizeof *pool);
     if (pool == NULL) {
         return -ENOMEM;
@@ -184,6 +187,7 @@ int weirpool_open(weirpool **out, const struct weirpool_options *given)
         .bytes = options.max_bytes,
     };
     init_private(pool, &bound, workers);
+    pool->replaces = options.replace == 1;
     rc = build(pool, workers, options.adaptive == 1, options.arena_bytes);
     if (rc == 0) {
         rc = wp_crew_start(pool, &options);

@@ -32,7 +32,8 @@ struct wp_member {
     uint64_t tasks; /* that it has run */
     uint64_t busy_ns; /* with them */
     int64_t running_since; /* as stats.c saw it last */
-    bool has_left; /* as planned; not yet reported */
+    bool has_left; /* or has died, where that breaks nothing; not yet reported */
+    bool stopped; /* the pool kills it, for the sake of a task: its end is no death */
     /* Its stream. `draining` makes one thread at a time the drainer, which works without the pool lock. */
     bool draining;
     struct wp_stream_cursor cursor;
@@ -50,6 +51,9 @@ struct weirpool {
     pthread_mutex_t lock;
     unsigned generation; /* of forks */
     enum wp_course course;
+    enum weirpool_fault fault; /* why it is WP_BROKEN */
+    bool replaces; /* a worker's death costs only its task */
+    uint32_t deaths_in_a_row; /* since a task finished */
 
     struct wp_segment segment;
     struct wp_table table;
@@ -64,9 +68,12 @@ struct weirpool {
     uint64_t submitted;
     uint64_t finished; /* ended, however */
     uint64_t executed; /* ended by their workers */
+    uint64_t retried; /* attempts that were put back */
+    uint64_t stopped; /* attempts that were condemned */
     struct wp_times times;
 
     struct wp_member *members;
+    uint32_t departures; /* workers whose leaving is not yet reported */
     uint32_t live; /* workers that are starting or running: reserved, and not seen to have ended */
     uint64_t *to_drain; /* a bit a worker: its stream has something */
     uint32_t drain_next; /* the worker whose turn it is */
@@ -119,6 +126,9 @@ int wp_check_owner(const struct weirpool *pool);
 int wp_queue_and_wait(struct weirpool *pool, const struct weirpool_request *request, weirpool_task **task,
                       int64_t deadline);
 
+/* submit.c: retries and limits are for a pool that replaces its workers. Needs no lock. */
+bool wp_can_grant(const struct weirpool *pool, const struct weirpool_request *request);
+
 /* What a deadline that has passed is called: a try, or a wait that was too long. */
 static inline int wp_too_late(int64_t deadline)
 {
@@ -129,6 +139,9 @@ static inline int wp_too_late(int64_t deadline)
 
 /* queue.c: puts an admitted task, whose payload is in `parts` or kept with it, into the table or the overflow. */
 int wp_enqueue(struct weirpool *pool, struct weirpool_task *task, const struct iovec *parts, int count);
+
+/* queue.c: an attempt at a task in a slot was lost: the task waits again, before those in the overflow. */
+void wp_put_back(struct weirpool *pool, struct weirpool_task *task);
 
 /* queue.c: room was made: publishes from the overflow, admits waiting producers, rings for what is to be told. */
 void wp_flow(struct weirpool *pool);
@@ -170,8 +183,19 @@ bool wp_has_results(const struct weirpool *pool);
 /* take.c: fetches all that is done at this moment, with the streams it takes. Releases the lock meanwhile. */
 void wp_take_all_done(struct weirpool *pool);
 
-/* take.c: waits until no thread drains a stream. Releases the lock meanwhile. */
+/* take.c: waits until no thread drains a stream, or this worker's. Releases the lock meanwhile. */
 void wp_wait_for_drainers(struct weirpool *pool);
+void wp_wait_for_drainer(struct weirpool *pool, uint32_t worker);
+
+/* ask.c: ends a task that no worker has started; it is in the lists of tasks to tell afterwards. False: it has been. */
+bool wp_cancel_unstarted(struct weirpool *pool, struct weirpool_task *task);
+
+/* condemn.c: a task that runs is not to finish any more, and its worker is killed: repair.c sees to the rest when that
+ * has ended. False: it does not run, or has finished. */
+bool wp_condemn(struct weirpool *pool, struct weirpool_task *task);
+
+/* condemn.c: kills a worker that runs a condemned task, once its process is known. */
+void wp_kill_if_stopped(struct weirpool *pool, uint32_t worker);
 
 /* collect.c: waits for the doorbell and for ended workers, and handles the latter. Returns how many of both, 0 at the
  * deadline, -EINTR. Releases the lock meanwhile. */
@@ -195,7 +219,7 @@ bool wp_is_worker_wanted(const struct weirpool *pool);
 
 /* repair.c: ends everything; `culprit` is the worker whose death did it, or WP_NO_WORKER. Releases the lock while
  * streams are being drained. */
-void wp_break(struct weirpool *pool, uint32_t culprit);
+void wp_break(struct weirpool *pool, uint32_t culprit, enum weirpool_fault fault);
 
 /* roles.c: sleeps until *word is settled. 0, -EAGAIN, -ETIMEDOUT, -EINTR. Releases the lock meanwhile. */
 int wp_sleep_until_settled(struct weirpool *pool, _Atomic uint32_t *word, int64_t deadline);

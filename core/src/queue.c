@@ -63,9 +63,9 @@ static bool overtakes(const struct weirpool *pool, const struct weirpool_task *t
     return task->extent != NULL && pool->unplaced > 0;
 }
 
-static void enter_overflow(struct weirpool *pool, struct weirpool_task *task)
+static void enter_overflow(struct weirpool *pool, struct weirpool_task *task, bool first)
 {
-    wp_list_append(overtakes(pool, task) ? pool->overflow.next : &pool->overflow, &task->link);
+    wp_list_append(first ? pool->overflow.next : &pool->overflow, &task->link);
     task->place = WP_IN_OVERFLOW;
     task->unplaced = task->size > WP_INLINE_PAYLOAD && task->extent == NULL;
     pool->unplaced += task->unplaced;
@@ -90,7 +90,7 @@ int wp_enqueue(struct weirpool *pool, struct weirpool_task *task, const struct i
     if (task->bytes == NULL && task->extent == NULL && wp_task_keep(task, parts, count) != 0) {
         return -ENOMEM;
     }
-    enter_overflow(pool, task);
+    enter_overflow(pool, task, overtakes(pool, task));
     return 0;
 }
 
@@ -102,6 +102,28 @@ void wp_dequeue(struct weirpool *pool, struct weirpool_task *task)
         wp_table_free(&pool->table, task->position);
     }
     task->place = WP_NOWHERE;
+}
+
+/* What was in its slot has to be kept: the slot is given up, since a position never recurs. */
+static int keep_payload(struct weirpool *pool, struct weirpool_task *task)
+{
+    struct wp_slot *slot = wp_slot_at(&pool->segment, task->position);
+    struct iovec payload = {.iov_base = slot->payload, .iov_len = task->size}; /* the size as we know it */
+    return task->extent != NULL ? 0 : wp_task_keep(task, &payload, 1);
+}
+
+void wp_put_back(struct weirpool *pool, struct weirpool_task *task)
+{
+    int rc = keep_payload(pool, task);
+    wp_dequeue(pool, task);
+    if (rc != 0) {
+        wp_end_task(pool, task, rc);
+        return;
+    }
+    task->condemned = false;
+    pool->retried++;
+    wp_note_accepted(pool, task);
+    enter_overflow(pool, task, true);
 }
 
 static void drop_payload(struct weirpool *pool, struct weirpool_task *task)
@@ -156,7 +178,9 @@ void wp_end_task(struct weirpool *pool, struct weirpool_task *task, int error)
     } else {
         wp_gate_return(&pool->gate, task->size);
     }
-    list_for_telling(pool, task, interest);
+    if (!task->forced) {
+        list_for_telling(pool, task, interest);
+    }
 }
 
 static void refill(struct weirpool *pool)

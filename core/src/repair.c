@@ -21,10 +21,20 @@ static void mark_done_slots(struct weirpool *pool, uint32_t worker)
     }
 }
 
+/* Of a condemned task we know it by ourselves: it has to end, whatever became of its slot. */
+static bool is_run_by(const struct weirpool *pool, uint32_t index, uint32_t worker)
+{
+    const struct weirpool_task *task = pool->table.tasks[index];
+    if (task != NULL && task->condemned) {
+        return task->runner == worker;
+    }
+    return is_of(pool, index, worker, WP_RUNNING) || is_of(pool, index, worker, WP_CONDEMNED);
+}
+
 static bool has_running_task(const struct weirpool *pool, uint32_t worker)
 {
     for (uint32_t index = 0; index < pool->segment.slots; index++) {
-        if (is_of(pool, index, worker, WP_RUNNING)) {
+        if (is_run_by(pool, index, worker)) {
             return true;
         }
     }
@@ -43,51 +53,24 @@ static void forget_process(struct weirpool *pool, struct wp_member *member)
     }
 }
 
-/* Delivers what the dead worker has done. Returns how it stood; it counts as a worker no more. */
-static uint32_t bury(struct weirpool *pool, uint32_t worker)
+/* How a worker ended. */
+struct end {
+    uint32_t standing;
+    bool stopped; /* it was killed by us */
+};
+
+/* Delivers what the dead worker has done; it counts as a worker no more. Releases the lock meanwhile. */
+static struct end bury(struct weirpool *pool, uint32_t worker)
 {
     struct wp_record *record = &pool->segment.records[worker];
+    struct end end = {.stopped = pool->members[worker].stopped};
     wp_unpark_dead(&pool->segment, worker);
     mark_done_slots(pool, worker);
     wp_take_all_done(pool);
-    uint32_t standing = wp_load_acquire(&record->standing); /* pairs with the release in weirpool_announce() */
+    end.standing = wp_load_acquire(&record->standing); /* pairs with the release in weirpool_announce() */
     wp_store_release(&record->standing, WP_VACANT);
     pool->live--;
-    return standing;
-}
-
-void wp_worker_ended(struct weirpool *pool, uint32_t worker)
-{
-    struct wp_member *member = &pool->members[worker];
-    bool known = member->reserved && member->process >= 0;
-    if (!known || !wp_os_process_ended(member->process)) {
-        return; /* another thread has seen to it, and there may be a successor already */
-    }
-    forget_process(pool, member);
-    bool planned = bury(pool, worker) == WP_LEAVES && !has_running_task(pool, worker);
-    if (planned) {
-        member->has_left = true; /* its number stays reserved until weirpool_worker_vacate() */
-        wp_look(&pool->segment); /* it may have been on its way to work */
-    } else {
-        pool->times.workers_died += pool->course != WP_BROKEN; /* those of a broken pool are killed */
-        wp_break(pool, worker);
-    }
-}
-
-void wp_worker_failed(struct weirpool *pool, uint32_t worker)
-{
-    struct wp_member *member = &pool->members[worker];
-    bool seen =
-        wp_load_acquire(&pool->segment.records[worker].standing) == WP_VACANT; /* wp_worker_ended() was quicker */
-    forget_process(pool, member);
-    if (!seen) {
-        (void)bury(pool, worker);
-    }
-    if (has_running_task(pool, worker)) {
-        wp_break(pool, worker);
-    }
-    member->has_left = false;
-    member->reserved = false;
+    return end;
 }
 
 static void blame(struct weirpool_task *task, const struct wp_member *culprit)
@@ -100,13 +83,124 @@ static void drop_partial_result(struct weirpool_task *task)
 {
     weirpool_drop_result(task);
     task->streaming = false;
+    task->received = 0;
 }
+
+/* ---- a death that breaks nothing ---- */
+
+/* An attempt is lost, and with it the task if no other is left. */
+static void lose_attempt(struct weirpool *pool, struct weirpool_task *task, const struct wp_member *runner)
+{
+    drop_partial_result(task);
+    task->attempts++;
+    if (!task->forced && task->attempts <= task->retries) {
+        wp_put_back(pool, task);
+        return;
+    }
+    if (!task->condemned) {
+        blame(task, runner);
+    }
+    wp_dequeue(pool, task);
+    wp_end_task(pool, task, task->forced ? -ECANCELED : task->condemned ? -ETIME : -EOWNERDEAD);
+}
+
+static void lose_attempts(struct weirpool *pool, uint32_t worker)
+{
+    for (uint32_t index = 0; index < pool->segment.slots; index++) {
+        if (is_run_by(pool, index, worker)) {
+            lose_attempt(pool, pool->table.tasks[index], &pool->members[worker]);
+        }
+    }
+    wp_flow(pool);
+}
+
+/* What the dead worker left in its stream is part of a lost result. Releases the lock while it is being drained. */
+static void clear_stream(struct weirpool *pool, uint32_t worker)
+{
+    struct wp_member *member = &pool->members[worker];
+    wp_wait_for_drainer(pool, worker);
+    member->receiving = NULL;
+    member->owed = NULL;
+    wp_stream_clear(&pool->segment.streams[worker], &member->cursor);
+}
+
+/* That it ended costs the worker's task, unless it breaks the pool. */
+static void survive(struct weirpool *pool, uint32_t worker, const struct end *end)
+{
+    clear_stream(pool, worker);
+    if (pool->course == WP_BROKEN) {
+        return;
+    }
+    pool->times.workers_died += !end->stopped;
+    pool->deaths_in_a_row += !end->stopped;
+    if (end->standing == WP_INIT_FAILED) {
+        wp_break(pool, worker, WEIRPOOL_FAULT_INIT_FAILED);
+    } else if (pool->deaths_in_a_row >= WEIRPOOL_DEATHS_IN_A_ROW) {
+        wp_break(pool, worker, WEIRPOOL_FAULT_DEATHS_IN_A_ROW);
+    } else {
+        lose_attempts(pool, worker);
+    }
+}
+
+/* ---- a worker has ended ---- */
+
+/* The worker, which is buried, has not left as planned. */
+static void mourn(struct weirpool *pool, uint32_t worker, const struct end *end)
+{
+    if (pool->replaces) {
+        survive(pool, worker, end);
+        return;
+    }
+    pool->times.workers_died += pool->course != WP_BROKEN; /* those of a broken pool are killed */
+    wp_break(pool, worker, end->standing == WP_INIT_FAILED ? WEIRPOOL_FAULT_INIT_FAILED : WEIRPOOL_FAULT_DEATH);
+}
+
+void wp_worker_ended(struct weirpool *pool, uint32_t worker)
+{
+    struct wp_member *member = &pool->members[worker];
+    bool known = member->reserved && member->process >= 0;
+    if (!known || !wp_os_process_ended(member->process)) {
+        return; /* another thread has seen to it, and there may be a successor already */
+    }
+    forget_process(pool, member);
+    struct end end = bury(pool, worker);
+    bool planned = end.standing == WP_LEAVES && !has_running_task(pool, worker);
+    if (!planned) {
+        mourn(pool, worker, &end);
+    }
+    if (planned || pool->course != WP_BROKEN) {
+        member->has_left = true; /* its number stays reserved until weirpool_worker_vacate() */
+        pool->departures++;
+        wp_ring_collector(pool);
+        wp_look(&pool->segment); /* it may have been on its way to work */
+    }
+}
+
+void wp_worker_failed(struct weirpool *pool, uint32_t worker)
+{
+    struct wp_member *member = &pool->members[worker];
+    bool seen =
+        wp_load_acquire(&pool->segment.records[worker].standing) == WP_VACANT; /* wp_worker_ended() was quicker */
+    forget_process(pool, member);
+    struct end end = {.standing = WP_STARTING, .stopped = member->stopped};
+    if (!seen) {
+        end = bury(pool, worker);
+    }
+    if (has_running_task(pool, worker)) {
+        mourn(pool, worker, &end);
+    }
+    pool->departures -= member->has_left;
+    member->has_left = false;
+    member->reserved = false;
+}
+
+/* ---- the pool breaks ---- */
 
 /* The dead worker that ran the task in slot `index`; NULL if nobody runs it, or its worker lives. */
 static const struct wp_member *dead_runner(struct weirpool *pool, uint32_t index, uint32_t culprit)
 {
     uint32_t worker = wp_state_worker(wp_load_acquire(&pool->segment.slot[index].state));
-    if (worker >= pool->segment.workers || !is_of(pool, index, worker, WP_RUNNING)) {
+    if (worker >= pool->segment.workers || !is_run_by(pool, index, worker)) {
         return NULL;
     }
     struct wp_member *member = &pool->members[worker];
@@ -126,12 +220,16 @@ static void end_slots(struct weirpool *pool, uint32_t culprit)
             continue;
         }
         const struct wp_member *runner = dead_runner(pool, index, culprit);
-        if (runner != NULL) {
+        int error = runner != NULL ? -EOWNERDEAD : -EPIPE;
+        if (task->condemned) {
+            error = task->forced ? -ECANCELED : -ETIME;
+        } else if (runner != NULL) {
             blame(task, runner);
         }
+        task->attempts += runner != NULL || task->condemned;
         drop_partial_result(task);
         wp_dequeue(pool, task);
-        wp_end_task(pool, task, runner != NULL ? -EOWNERDEAD : -EPIPE);
+        wp_end_task(pool, task, error);
     }
 }
 
@@ -144,12 +242,13 @@ static void end_overflow(struct weirpool *pool)
     }
 }
 
-void wp_break(struct weirpool *pool, uint32_t culprit)
+void wp_break(struct weirpool *pool, uint32_t culprit, enum weirpool_fault fault)
 {
     if (pool->course == WP_BROKEN) {
         return;
     }
     pool->course = WP_BROKEN;
+    pool->fault = fault;
     wp_close_gate(pool, -EPIPE);
     wp_store_seq_cst(&pool->segment.header->stop, WP_HALT);
     wp_wake_all(&pool->segment);

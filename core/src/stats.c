@@ -5,8 +5,8 @@ uint64_t wp_count_running(const struct weirpool *pool)
 {
     uint64_t running = 0;
     for (uint32_t i = 0; i < pool->segment.slots; i++) {
-        enum wp_tag tag = wp_state_tag(wp_load_relaxed(&pool->segment.slot[i].state));
-        running += pool->table.tasks[i] != NULL && (tag == WP_RUNNING || tag == WP_DONE);
+        uint64_t state = wp_load_relaxed(&pool->segment.slot[i].state);
+        running += pool->table.tasks[i] != NULL && (wp_state_runs(state) || wp_state_tag(state) == WP_DONE);
     }
     return running;
 }
@@ -15,8 +15,8 @@ uint64_t wp_count_running(const struct weirpool *pool)
 static uint32_t runner_of(const struct weirpool *pool, uint32_t index)
 {
     uint64_t state = wp_load_acquire(&pool->segment.slot[index].state);
-    bool runs = pool->table.tasks[index] != NULL && wp_state_tag(state) == WP_RUNNING &&
-                wp_state_worker(state) < pool->segment.workers;
+    bool runs =
+        pool->table.tasks[index] != NULL && wp_state_runs(state) && wp_state_worker(state) < pool->segment.workers;
     return runs ? wp_state_worker(state) : WP_NO_WORKER;
 }
 
@@ -85,6 +85,8 @@ static void describe(const struct weirpool *pool, struct weirpool_stats *stats)
         .completed = times->completed,
         .failed = times->failed,
         .cancelled = times->cancelled,
+        .retried = pool->retried,
+        .stopped = pool->stopped,
         .workers_died = times->workers_died,
         .workers = pool->live,
         .wait = durations_of(&times->waited),

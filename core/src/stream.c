@@ -69,6 +69,13 @@ void wp_stream_give_room(struct wp_stream *stream, const struct wp_stream_cursor
     wp_stream_rouse(stream);
 }
 
+void wp_stream_clear(struct wp_stream *stream, struct wp_stream_cursor *cursor)
+{
+    cursor->drained = wp_load_acquire(&stream->written); /* whatever it says: counters only have to agree */
+    wp_store_seq_cst(&stream->drained, cursor->drained);
+    wp_store_seq_cst(&stream->starved, 0);
+}
+
 void wp_stream_rouse(struct wp_stream *stream)
 {
     if (wp_load_seq_cst(&stream->starved) != 0) {

@@ -34,6 +34,9 @@ void wp_stream_read(struct wp_stream *stream, struct wp_stream_cursor *cursor, v
 /* Lets the worker use the room of what was read, and wakes it if it waits for that. */
 void wp_stream_give_room(struct wp_stream *stream, const struct wp_stream_cursor *cursor);
 
+/* The worker is dead: what it left is dropped, and its successor finds an empty ring. */
+void wp_stream_clear(struct wp_stream *stream, struct wp_stream_cursor *cursor);
+
 /* Any thread: if the worker waits for room, it looks around. */
 void wp_stream_rouse(struct wp_stream *stream);
 

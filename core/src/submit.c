@@ -9,6 +9,11 @@ bool wp_is_too_large(const struct weirpool *pool, size_t size)
     return size > WP_INLINE_PAYLOAD && size > pool->arena.size;
 }
 
+bool wp_can_grant(const struct weirpool *pool, const struct weirpool_request *request)
+{
+    return pool->replaces || (request->retries == 0 && request->limit_ns == 0);
+}
+
 /* ---- permits ---- */
 
 /* Lock held. */
@@ -117,6 +122,15 @@ static int place_large(struct weirpool *pool, struct weirpool_task *task, const 
     return wp_arena_write(&pool->arena, extent, parts, count);
 }
 
+static int make_task(struct weirpool *pool, const struct weirpool_request *request, struct weirpool_task **task)
+{
+    if (!wp_can_grant(pool, request)) {
+        return -EINVAL;
+    }
+    *task = wp_task_new(request, wp_parts_size(request->parts, request->count));
+    return *task == NULL ? -ENOMEM : place_large(pool, *task, request->parts, request->count);
+}
+
 static int enqueue_admitted(struct weirpool *pool, struct weirpool_task *task, const struct weirpool_request *request)
 {
     int rc = pool->course == WP_BROKEN ? -EPIPE : wp_enqueue(pool, task, request->parts, request->count);
@@ -148,9 +162,8 @@ int weirpool_publish(weirpool *pool, const struct weirpool_request *request, wei
     if (rc != 0) {
         return rc;
     }
-    size_t size = wp_parts_size(request->parts, request->count);
-    struct weirpool_task *task = wp_task_new(request->user, request->interest, size);
-    rc = task == NULL ? -ENOMEM : place_large(pool, task, request->parts, request->count);
+    struct weirpool_task *task = NULL;
+    rc = make_task(pool, request, &task);
     wp_lock(pool);
     if (rc == 0) {
         if (out != NULL) {
@@ -174,22 +187,41 @@ static int submit_with_permit(weirpool *pool, const struct weirpool_request *req
     return rc < 0 ? rc : weirpool_publish(pool, request, task);
 }
 
-int weirpool_submit(weirpool *pool, const void *data, size_t size, void *user, int64_t deadline, weirpool_task **task)
+static int submit(weirpool *pool, const struct weirpool_request *request, int64_t deadline, weirpool_task **task)
 {
+    int rc = submit_with_permit(pool, request, WEIRPOOL_NOW, task);
+    if (rc != -EAGAIN || deadline <= 0) {
+        return rc;
+    }
+    if (request->weighed > WEIRPOOL_PARK_LIMIT) {
+        return submit_with_permit(pool, request, deadline, task);
+    }
+    return wp_queue_and_wait(pool, request, task, deadline);
+}
+
+int weirpool_submit_with(weirpool *pool, const void *data, size_t size, const struct weirpool_task_options *given,
+                         weirpool_task **task)
+{
+    static const struct weirpool_task_options nothing = {.size = sizeof nothing};
+    const struct weirpool_task_options *options = given != NULL ? given : &nothing;
     struct iovec payload = {.iov_base = (void *)data, .iov_len = size};
     const struct weirpool_request request = {
         .parts = &payload,
         .count = 1,
-        .user = user,
+        .user = options->user,
         .interest = WEIRPOOL_WATCHED,
         .weighed = size,
+        .retries = options->retries,
+        .limit_ns = options->limit_ns,
     };
-    int rc = submit_with_permit(pool, &request, WEIRPOOL_NOW, task);
-    if (rc != -EAGAIN || deadline <= 0) {
-        return rc;
+    if (options->size < sizeof *options || !wp_can_grant(pool, &request)) {
+        return -EINVAL;
     }
-    if (size > WEIRPOOL_PARK_LIMIT) {
-        return submit_with_permit(pool, &request, deadline, task);
-    }
-    return wp_queue_and_wait(pool, &request, task, deadline);
+    return submit(pool, &request, options->deadline, task);
+}
+
+int weirpool_submit(weirpool *pool, const void *data, size_t size, void *user, int64_t deadline, weirpool_task **task)
+{
+    const struct weirpool_task_options options = {.size = sizeof options, .user = user, .deadline = deadline};
+    return weirpool_submit_with(pool, data, size, &options, task);
 }

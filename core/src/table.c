@@ -43,6 +43,13 @@ bool wp_table_cancel(struct wp_table *table, uint64_t position)
     return wp_cas_acq_rel(&slot->state, &queued, wp_state(position, 0, WP_FREE));
 }
 
+bool wp_table_condemn(struct wp_table *table, uint64_t position, uint32_t worker)
+{
+    struct wp_slot *slot = wp_slot_at(table->segment, position);
+    uint64_t running = wp_state(position, worker, WP_RUNNING);
+    return wp_cas_acq_rel(&slot->state, &running, wp_state(position, worker, WP_CONDEMNED));
+}
+
 void wp_table_free(struct wp_table *table, uint64_t position)
 {
     struct wp_slot *slot = wp_slot_at(table->segment, position);
@@ -78,12 +85,14 @@ bool wp_table_has_work(const struct wp_segment *segment)
     return head < wp_load_seq_cst(&segment->header->tail);
 }
 
-void wp_table_finish(const struct wp_segment *segment, uint32_t me, uint64_t position)
+bool wp_table_finish(const struct wp_segment *segment, uint32_t me, uint64_t position)
 {
     struct wp_slot *slot = wp_slot_at(segment, position);
     uint32_t index = wp_index_of(segment, position);
     uint64_t running = wp_state(position, me, WP_RUNNING);
-    if (wp_cas_acq_rel(&slot->state, &running, wp_state(position, me, WP_DONE))) { /* pairs with try_slot() */
-        wp_fetch_or_seq_cst(&segment->done[index / 64], UINT64_C(1) << (index % 64));
+    if (!wp_cas_acq_rel(&slot->state, &running, wp_state(position, me, WP_DONE))) { /* pairs with try_slot() */
+        return false;
     }
+    wp_fetch_or_seq_cst(&segment->done[index / 64], UINT64_C(1) << (index % 64));
+    return true;
 }

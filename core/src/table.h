@@ -44,6 +44,9 @@ void wp_table_publish(struct wp_table *table, uint64_t position);
 /* Takes a position back unless a worker has claimed it. The slot stays busy until wp_table_free(). */
 bool wp_table_cancel(struct wp_table *table, uint64_t position);
 
+/* The task that `worker` runs there is not to finish any more; false if it has. The slot stays busy. */
+bool wp_table_condemn(struct wp_table *table, uint64_t position, uint32_t worker);
+
 void wp_table_free(struct wp_table *table, uint64_t position);
 
 /* ---- Workers ---- */
@@ -54,8 +57,8 @@ bool wp_table_claim(const struct wp_segment *segment, uint32_t me, uint64_t *pos
 /* Is there something to claim? A hint. */
 bool wp_table_has_work(const struct wp_segment *segment);
 
-/* Publishes a result that lies in the slot: DONE, then the bit that makes the parent look. Does nothing if the slot is
- * not this worker's any more. */
-void wp_table_finish(const struct wp_segment *segment, uint32_t me, uint64_t position);
+/* Publishes a result that lies in the slot: DONE, then the bit that makes the parent look. False, and nothing is done,
+ * if the task was condemned. */
+bool wp_table_finish(const struct wp_segment *segment, uint32_t me, uint64_t position);
 
 #endif

@@ -37,6 +37,8 @@ static void finish(struct weirpool *pool, struct weirpool_task *task, uint32_t w
     struct wp_member *member = &pool->members[worker];
     bool lost = task->result == NULL && task->result_size > 0;
     task->status = status;
+    task->attempts++;
+    pool->deaths_in_a_row = 0;
     member->owed = member->owed == task ? NULL : member->owed;
     pool->executed++;
     wp_note_run(pool, task, worker);
@@ -66,14 +68,14 @@ static void try_slot(struct weirpool *pool, uint32_t index)
         return;
     }
     uint32_t worker = wp_state_worker(state);
-    if (worker >= pool->segment.workers) {
-        wp_break(pool, WP_NO_WORKER);
+    if (worker >= pool->segment.workers || task->condemned) {
+        wp_break(pool, WP_NO_WORKER, WEIRPOOL_FAULT_CORRUPT);
         return;
     }
     uint64_t size = slot->result_size;
     if (size <= WP_INLINE_RESULT) {
         if (task->streaming) {
-            wp_break(pool, WP_NO_WORKER);
+            wp_break(pool, WP_NO_WORKER, WEIRPOOL_FAULT_CORRUPT);
             return;
         }
         copy_inline_result(task, slot, size);
@@ -151,7 +153,7 @@ static struct weirpool_task *task_of_head(struct weirpool *pool, uint32_t worker
     }
     uint64_t state = wp_load_acquire(&wp_slot_at(&pool->segment, head->position)->state);
     bool its_own = wp_state_worker(state) == worker && wp_state_position(state) == head->position;
-    bool started = wp_state_tag(state) == WP_RUNNING || wp_state_tag(state) == WP_DONE;
+    bool started = wp_state_runs(state) || wp_state_tag(state) == WP_DONE;
     return its_own && started ? task : NULL;
 }
 
@@ -217,7 +219,7 @@ static void drain(struct weirpool *pool, uint32_t worker)
     bool empty = sound && (member->receiving == NULL || available == 0);
     /* What was sent before DONE was seen is available after it: a result that is owed now was never sent whole. */
     if (!sound || (empty && member->owed != NULL)) {
-        wp_break(pool, WP_NO_WORKER);
+        wp_break(pool, WP_NO_WORKER, WEIRPOOL_FAULT_CORRUPT);
         return;
     }
     if (empty) {
@@ -314,6 +316,13 @@ static bool is_anyone_draining(const struct weirpool *pool)
         }
     }
     return false;
+}
+
+void wp_wait_for_drainer(struct weirpool *pool, uint32_t worker)
+{
+    while (pool->members[worker].draining) {
+        pause_for_drainers(pool);
+    }
 }
 
 void wp_wait_for_drainers(struct weirpool *pool)

@@ -4,12 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct weirpool_task *wp_task_new(void *user, unsigned interest, size_t size)
+struct weirpool_task *wp_task_new(const struct weirpool_request *request, size_t size)
 {
     struct weirpool_task *task = calloc(1, sizeof *task);
     if (task != NULL) {
-        task->user = user;
-        task->word = interest;
+        task->user = request->user;
+        task->word = request->interest;
+        task->retries = request->retries;
         task->size = size;
         wp_list_init(&task->link);
     }
@@ -69,6 +70,7 @@ void weirpool_describe(weirpool_task *task, struct weirpool_completion *completi
         .result_size = task->result_size,
         .worker_pid = task->worker_pid,
         .worker_status = task->worker_status,
+        .attempts = task->attempts,
     };
 }
 

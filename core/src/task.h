@@ -32,7 +32,11 @@ struct wp_extent;
  *                                                         weirpool_phase() and weirpool_wait()
  * place, position, link,   queue.c, take.c, repair.c      pool lock
  * holding, watched, error,
- * unplaced, started
+ * unplaced, started,
+ * attempts
+ * retries                  the submitting thread          before publication
+ * condemned, runner,       condemn.c, queue.c             pool lock
+ * forced
  * streaming, received      take.c, repair.c               pool lock; a drainer reads `received` without it: nobody else
  *                                                         writes it meanwhile
  * bytes, extent            queue.c                        pool lock (before publication: the submitting thread)
@@ -50,6 +54,11 @@ struct weirpool_task {
     bool streaming; /* its result's head came through a stream */
     bool unplaced; /* in the overflow, and needs a place in the arena */
     bool started; /* a worker is known to have started it, or it has ended */
+    bool condemned; /* its worker is being killed: it is not to finish any more */
+    bool forced; /* condemned by weirpool_stop(), whose caller tells it */
+    uint32_t runner; /* of a condemned task: the worker, whatever its slot says */
+    uint32_t retries; /* how often it may run again after an attempt was lost */
+    uint32_t attempts; /* that are over */
     uint64_t position;
     size_t size; /* of the payload */
     unsigned char *bytes; /* a private copy of the payload, while it is in neither slot nor arena */
@@ -65,8 +74,8 @@ struct weirpool_task {
     int worker_status;
 };
 
-/* `size` is the sum of the parts. */
-struct weirpool_task *wp_task_new(void *user, unsigned interest, size_t size);
+/* `size` is the sum of the request's parts, which are not kept. */
+struct weirpool_task *wp_task_new(const struct weirpool_request *request, size_t size);
 void wp_task_free(struct weirpool_task *task);
 
 /* Keeps a private copy of the payload. */

@@ -54,7 +54,7 @@ void wp_adapt_bound(struct weirpool *pool);
 /* Reads the clock for stats, and counts workers' lives up to it. */
 void wp_note_now(struct weirpool *pool);
 
-/* Since when the task in this slot runs: `now` at the latest. Its state says RUNNING. */
+/* Since when the task in this slot runs: `now` at the latest. Its state says that it does. */
 int64_t wp_running_since(const struct weirpool *pool, uint32_t index);
 
 /* The task has ended, with its `error` and `status`. */

@@ -282,11 +282,13 @@ int wp_complete(weirpool_worker *worker, int status)
         return -ECHILD;
     }
     worker->free_since = wp_os_now();
-    worker->just_finished = true;
     worker->slot->finished = (uint64_t)worker->free_since;
     worker->slot->status = status;
     worker->slot = NULL;
-    wp_table_finish(&worker->segment, worker->number, worker->position);
+    if (!wp_table_finish(&worker->segment, worker->number, worker->position)) {
+        return -ECANCELED;
+    }
+    worker->just_finished = true;
     ring(worker);
     return 0;
 }

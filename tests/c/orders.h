@@ -21,6 +21,8 @@ enum verb {
     ANSWER,
     HOLD,
     DIE,              /* killed in the handler */
+    DIE_ONCE,         /* the same, and an answer when it runs again */
+    HOLD_ONCE,        /* the same of HOLD, whatever `hold` says */
     DIE_AFTER_ANSWER, /* the result is delivered, but not said to be done */
     EXIT,             /* a handler that calls exit(3) */
 };
@@ -54,6 +56,14 @@ static inline void obey_hold(struct board *board)
     }
 }
 
+static inline _Noreturn void obey_for_ever(struct board *board)
+{
+    atomic_fetch_add(&board->held, 1);
+    for (;;) {
+        pause();
+    }
+}
+
 static inline int answer_pattern(weirpool_reply *reply, uint64_t id, size_t size)
 {
     unsigned char *result = malloc(size + 1);
@@ -77,12 +87,12 @@ static inline int obey(const void *payload, size_t size, weirpool_reply *reply, 
     if (!is_pattern((const unsigned char *)payload + sizeof order, size - sizeof order, order.id, 0)) {
         return -1;
     }
-    if (board != NULL) {
-        atomic_fetch_add(&board->runs[order.id % 65536], 1);
-    }
+    uint32_t before = board != NULL ? atomic_fetch_add(&board->runs[order.id % 65536], 1) : 0;
     if (order.verb == HOLD) {
         obey_hold(board);
-    } else if (order.verb == DIE) {
+    } else if (order.verb == HOLD_ONCE && before == 0) {
+        obey_for_ever(board);
+    } else if (order.verb == DIE || (order.verb == DIE_ONCE && before == 0)) {
         die_here();
     } else if (order.verb == EXIT) {
         exit(3);

@@ -568,7 +568,7 @@ static void test_descriptor_stays_readable_while_a_helper_looks(void)
 static void *break_pool(void *unused)
 {
     wp_lock(rig.pool);
-    wp_break(rig.pool, WP_NO_WORKER);
+    wp_break(rig.pool, WP_NO_WORKER, WEIRPOOL_FAULT_CORRUPT);
     wp_unlock(rig.pool);
     return unused;
 }

@@ -15,6 +15,7 @@
 #include "worker.h"
 
 #define MAX_HANDS 16
+#define NO_PROCESS 100000000 /* more than Linux numbers: killing it hurts nobody */
 
 /* ---- one worker over the pool's mapping ---- */
 
@@ -38,7 +39,7 @@ static inline void hand_open(struct hand *hand, weirpool *pool)
     CHECK_OK(weirpool_worker_reserve(pool, &hand->number));
     hand->death = eventfd(0, EFD_CLOEXEC);
     CHECK_SYS(hand->death);
-    CHECK_OK(weirpool_worker_watch(pool, hand->number, hand->death, 1000000 + (int)hand->number));
+    CHECK_OK(weirpool_worker_watch(pool, hand->number, hand->death, NO_PROCESS + (int)hand->number));
     void *arena = NULL;
     CHECK_OK(wp_os_map(hand->segment.fd, hand->segment.arena_at, hand->segment.arena_size, false, &arena));
     hand->segment.arena = arena;

@@ -262,10 +262,15 @@ int wp_os_process_open(pid_t pid)
     return fd < 0 ? -errno : (int)fd;
 }
 
-bool wp_os_process_ended(int process)
+bool wp_os_process_wait(int process, int64_t deadline)
 {
     struct pollfd p = {.fd = process, .events = POLLIN};
-    return poll(&p, 1, 0) > 0;
+    return poll(&p, 1, milliseconds_until(deadline)) > 0;
+}
+
+bool wp_os_process_ended(int process)
+{
+    return wp_os_process_wait(process, 0);
 }
 
 int wp_os_process_reap(pid_t pid, int *status)
@@ -274,9 +279,12 @@ int wp_os_process_reap(pid_t pid, int *status)
     return reaped < 0 ? -errno : reaped > 0;
 }
 
-void wp_os_process_kill(int process)
+void wp_os_process_kill(int process, pid_t pid)
 {
-    (void)syscall(SYS_pidfd_send_signal, process, SIGKILL, NULL, 0);
+    long rc = syscall(SYS_pidfd_send_signal, process, SIGKILL, NULL, 0);
+    if (rc != 0 && errno != ESRCH && pid > 0 && !wp_os_process_ended(process)) {
+        (void)kill(pid, SIGKILL); /* not reaped while it has not ended, so that the number is its own */
+    }
 }
 
 int wp_os_dup(int fd)

@@ -85,7 +85,11 @@ bool wp_os_process_ended(int process);
 /* Reaps an own child. Returns 1 with its waitpid() status, 0 if it still runs, -errno. */
 int wp_os_process_reap(pid_t pid, int *status);
 
-void wp_os_process_kill(int process);
+/* Waits by `deadline` until it has ended. Returns whether it has; a negative descriptor only waits. */
+bool wp_os_process_wait(int process, int64_t deadline);
+
+/* Kills it; by its number if the descriptor, by which its end is seen, is no pidfd. */
+void wp_os_process_kill(int process, pid_t pid);
 
 int wp_os_dup(int fd);
 void wp_os_close(int fd);
