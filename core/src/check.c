@@ -42,6 +42,15 @@ void wp_audit(struct weirpool *pool)
     }
 }
 
+static bool is_any_limit_unknown(const struct weirpool *pool)
+{
+    uint64_t limited = 0;
+    for (uint32_t i = 0; i < pool->segment.slots; i++) {
+        limited += pool->table.tasks[i] != NULL && pool->table.tasks[i]->limit_ns != 0;
+    }
+    return count_links(&pool->limited) != limited || (limited > 0 && pool->alarm < 0);
+}
+
 /* Nobody would end such a task. */
 static bool is_any_spared(const struct weirpool *pool)
 {
@@ -80,6 +89,9 @@ static const char *find_fault(const struct weirpool *pool)
     }
     if (count_links(&pool->unwatched) != wp_load_relaxed(&pool->unwatched_count)) {
         return "the count of unwatched tasks differs from the list";
+    }
+    if (is_any_limit_unknown(pool)) {
+        return "limited tasks differ from the list of them";
     }
     if (is_any_spared(pool)) {
         return "a task is condemned and its worker is not";

@@ -91,7 +91,9 @@ int wp_see_to_workers(struct weirpool *pool, int64_t deadline)
     wp_lock(pool);
     pool->saw_to_workers = wp_os_now();
     for (int i = 0; i < n; i++) {
-        if (keys[i] != WP_NO_WORKER) {
+        if (keys[i] == WP_ALARM) {
+            wp_enforce_limits(pool);
+        } else if (keys[i] != WP_NO_WORKER) {
             wp_worker_ended(pool, keys[i]);
         }
     }

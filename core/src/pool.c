@@ -46,12 +46,14 @@ static void init_private(struct weirpool *pool, const struct wp_bounds *bound, u
 {
     pthread_mutex_init(&pool->lock, NULL);
     pool->generation = wp_fork_generation();
-    pool->doorbell = pool->parent = pool->watch = -1;
+    pool->doorbell = pool->parent = pool->watch = pool->alarm = -1;
+    pool->alarm_at = WEIRPOOL_FOREVER;
     pool->segment.fd = -1;
     pool->helper_spin.allowed = wp_os_cores() > 1;
     wp_recent_init(&pool->times.recent, wp_os_now());
     wp_gate_init(&pool->gate, bound, workers);
     wp_list_init(&pool->overflow);
+    wp_list_init(&pool->limited);
     wp_list_init(&pool->watched);
     wp_list_init(&pool->unwatched);
     wp_list_init(&pool->sleepers);
@@ -69,6 +71,12 @@ static int open_descriptors(struct weirpool *pool)
         }
     }
     return wp_os_watch_add(pool->watch, pool->doorbell, WP_NO_WORKER);
+}
+
+static int open_alarm(struct weirpool *pool)
+{
+    pool->alarm = wp_os_alarm_create();
+    return pool->alarm < 0 ? pool->alarm : wp_os_watch_add(pool->watch, pool->alarm, WP_ALARM);
 }
 
 static int make_members(struct weirpool *pool, uint32_t workers)
@@ -103,7 +111,10 @@ static int build(struct weirpool *pool, uint32_t workers, bool adaptive, uint64_
         wp_arena_limit(&pool->arena, pool->gate.bound.bytes);
         rc = make_members(pool, workers);
     }
-    return rc == 0 ? open_descriptors(pool) : rc;
+    if (rc == 0) {
+        rc = open_descriptors(pool);
+    }
+    return rc == 0 && pool->replaces ? open_alarm(pool) : rc;
 }
 
 static void free_tasks(struct wp_link *list)
@@ -138,6 +149,7 @@ static void demolish(struct weirpool *pool)
     wp_os_close(pool->segment.fd);
     wp_os_close(pool->doorbell);
     wp_os_close(pool->watch);
+    wp_os_close(pool->alarm);
     wp_os_close(pool->parent);
     free(pool->members);
     free(pool->to_drain);

@@ -64,6 +64,9 @@ struct weirpool {
     uint64_t unplaced; /* of these, how many need a place in the arena */
     uint64_t unpublished; /* permits whose task is not in table or overflow yet */
     uint64_t starts_seen; /* tasks at positions below are known to have been started */
+    struct wp_link limited; /* tasks with a limit, in slots: in the order of their positions */
+    int64_t shortest_limit; /* since it was empty */
+    int64_t alarm_at; /* when the first of them could be over it */
     uint64_t held; /* permits of taken tasks that are not told yet */
     uint64_t submitted;
     uint64_t finished; /* ended, however */
@@ -99,9 +102,12 @@ struct weirpool {
     int doorbell;
     int parent; /* a pidfd of this process */
     int watch;
+    int alarm; /* in the watch; -1 unless it replaces */
 };
 
-#define WP_NO_WORKER UINT32_MAX
+/* What else than a worker's number the watch reports. */
+#define WP_NO_WORKER UINT32_MAX /* the doorbell */
+#define WP_ALARM (UINT32_MAX - 1)
 
 /* Shut down, and everything has ended? */
 static inline bool wp_is_drained(const struct weirpool *pool)
@@ -197,8 +203,8 @@ bool wp_condemn(struct weirpool *pool, struct weirpool_task *task);
 /* condemn.c: kills a worker that runs a condemned task, once its process is known. */
 void wp_kill_if_stopped(struct weirpool *pool, uint32_t worker);
 
-/* collect.c: waits for the doorbell and for ended workers, and handles the latter. Returns how many of both, 0 at the
- * deadline, -EINTR. Releases the lock meanwhile. */
+/* collect.c: waits for the doorbell, for ended workers and for tasks over their limits, and handles the latter two.
+ * Returns how many there were, 0 at the deadline, -EINTR. Releases the lock meanwhile. */
 int wp_see_to_workers(struct weirpool *pool, int64_t deadline);
 
 /* repair.c: a worker's process has ended. Releases the lock meanwhile. */
@@ -207,6 +213,13 @@ void wp_worker_ended(struct weirpool *pool, uint32_t worker);
 /* repair.c: a reserved worker could not be started, or not be watched; its process, if there was one, has ended.
  * Releases the lock meanwhile. */
 void wp_worker_failed(struct weirpool *pool, uint32_t worker);
+
+/* limits.c: the task, which may have a limit, is about to be published in its slot; is out of it. */
+void wp_limit_begins(struct weirpool *pool, struct weirpool_task *task);
+void wp_limit_ends(struct weirpool_task *task);
+
+/* limits.c: stops the tasks that are over their limits. */
+void wp_enforce_limits(struct weirpool *pool);
 
 /* stats.c: tasks that a worker has started, and whose results were not taken yet. */
 uint64_t wp_count_running(const struct weirpool *pool);

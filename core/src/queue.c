@@ -50,6 +50,7 @@ static int try_publish(struct weirpool *pool, struct weirpool_task *task, const 
     task->position = wp_table_reserve(&pool->table, task);
     task->place = WP_IN_SLOT;
     fill_slot(wp_slot_at(&pool->segment, task->position), task, parts, count);
+    wp_limit_begins(pool, task);
     wp_table_publish(&pool->table, task->position);
     wp_wake_one(&pool->segment);
     free(task->bytes);
@@ -100,6 +101,7 @@ void wp_dequeue(struct weirpool *pool, struct weirpool_task *task)
         leave_overflow(pool, task);
     } else if (task->place == WP_IN_SLOT) {
         wp_table_free(&pool->table, task->position);
+        wp_limit_ends(task);
     }
     task->place = WP_NOWHERE;
 }

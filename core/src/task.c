@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define LONGEST_NS (UINT64_C(1) << 62) /* a limit past it is none: 146 years */
+
 struct weirpool_task *wp_task_new(const struct weirpool_request *request, size_t size)
 {
     struct weirpool_task *task = calloc(1, sizeof *task);
@@ -12,7 +14,9 @@ struct weirpool_task *wp_task_new(const struct weirpool_request *request, size_t
         task->word = request->interest;
         task->retries = request->retries;
         task->size = size;
+        task->limit_ns = request->limit_ns < LONGEST_NS ? (int64_t)request->limit_ns : 0;
         wp_list_init(&task->link);
+        wp_list_init(&task->limit_link);
     }
     return task;
 }

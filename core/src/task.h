@@ -35,6 +35,9 @@ struct wp_extent;
  * unplaced, started,
  * attempts
  * retries                  the submitting thread          before publication
+ * limit_ns                 the submitting thread          before publication
+ * limit_link, published,   limits.c                       pool lock
+ * seen_running
  * condemned, runner,       condemn.c, queue.c             pool lock
  * forced
  * streaming, received      take.c, repair.c               pool lock; a drainer reads `received` without it: nobody else
@@ -59,6 +62,10 @@ struct weirpool_task {
     uint32_t runner; /* of a condemned task: the worker, whatever its slot says */
     uint32_t retries; /* how often it may run again after an attempt was lost */
     uint32_t attempts; /* that are over */
+    int64_t limit_ns; /* how long an attempt may run; 0: no limit */
+    struct wp_link limit_link; /* in the list of limited tasks in slots */
+    int64_t published; /* this attempt */
+    int64_t seen_running; /* when we first saw that; 0: not yet */
     uint64_t position;
     size_t size; /* of the payload */
     unsigned char *bytes; /* a private copy of the payload, while it is in neither slot nor arena */

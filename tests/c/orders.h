@@ -32,7 +32,7 @@ struct order {
     uint64_t id;
     uint64_t result_size;
     uint32_t verb;
-    uint32_t unused;
+    uint32_t lasts_us; /* before it answers it is busy for so long */
 };
 
 static inline struct board *board_new(void)
@@ -96,6 +96,8 @@ static inline int obey(const void *payload, size_t size, weirpool_reply *reply, 
         die_here();
     } else if (order.verb == EXIT) {
         exit(3);
+    }
+    for (int64_t end = check_now() + (int64_t)order.lasts_us * 1000; order.lasts_us > 0 && check_now() < end;) {
     }
     (void)answer_pattern(reply, order.id, order.result_size);
     if (order.verb == DIE_AFTER_ANSWER) {

@@ -16,6 +16,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -242,6 +243,21 @@ int wp_os_watch_wait(int watch, uint32_t *keys, int room, int64_t deadline)
         keys[i] = events[i].data.u32;
     }
     return n < 0 ? -errno : n;
+}
+
+int wp_os_alarm_create(void)
+{
+    int alarm = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    return alarm < 0 ? -errno : alarm;
+}
+
+void wp_os_alarm_set(int alarm, int64_t at)
+{
+    struct itimerspec when = {.it_value = {.tv_sec = at / NS_PER_S, .tv_nsec = at % NS_PER_S}};
+    if (at == INT64_MAX) {
+        when = (struct itimerspec){.it_value = {.tv_sec = 0}};
+    }
+    (void)timerfd_settime(alarm, TFD_TIMER_ABSTIME, &when, NULL);
 }
 
 /* ---- processes ---- */

@@ -72,6 +72,10 @@ void wp_os_watch_remove(int watch, int fd);
 /* Waits for readable descriptors. Returns how many keys were filled in, 0 at the deadline, -EINTR. */
 int wp_os_watch_wait(int watch, uint32_t *keys, int room, int64_t deadline);
 
+/* An alarm: a descriptor that is readable from the time that was set last. INT64_MAX: it is not readable. */
+int wp_os_alarm_create(void);
+void wp_os_alarm_set(int alarm, int64_t at);
+
 /* ---- processes ---- */
 
 unsigned wp_os_cores(void);
