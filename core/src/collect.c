@@ -1,7 +1,7 @@
 /* Collecting: the thread that tells what was taken, and sleeps in an epoll when there is nothing to tell. */
 #include <errno.h>
 
-#include "pool.h"
+#include "crew.h"
 
 /* How long a collector that is never idle may go without looking for dead workers. */
 #define GLANCE_NS (WP_LOOK_NS / 20)
@@ -188,14 +188,25 @@ static int end_of(struct weirpool *pool)
     return rc;
 }
 
+/* Collects one task, and sees to the pool's own workers. As weirpool_collect(). */
+static int collect_one(struct weirpool *pool, weirpool_task **task, int64_t deadline)
+{
+    struct weirpool_event event = {.kind = WEIRPOOL_NOTHING};
+    int64_t again = wp_crew_fill(pool);
+    int n = weirpool_collect(pool, task, 1, &event, again < deadline ? again : deadline);
+    if (event.kind == WEIRPOOL_WORKER_LEFT && pool->program != NULL) {
+        weirpool_worker_vacate(pool, event.worker);
+    }
+    return n == -ETIMEDOUT && again < deadline ? 0 : n;
+}
+
 int weirpool_next(weirpool *pool, struct weirpool_completion *completion, int64_t deadline)
 {
     int rc = wp_check_owner(pool);
     while (rc == 0) {
         weirpool_task *task;
-        struct weirpool_event event;
         rc = end_of(pool);
-        int n = rc == 0 ? weirpool_collect(pool, &task, 1, &event, deadline) : rc;
+        int n = rc == 0 ? collect_one(pool, &task, deadline) : rc;
         if (n == 1) {
             weirpool_describe(task, completion);
             return 0;

@@ -8,9 +8,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "program.h"
 #include "worker.h"
 
-#define VARIABLE "WEIRPOOL_WORKER"
 #define GRACE_NS INT64_C(1000000000)
 
 /* ---- In the child ---- */
@@ -27,29 +27,16 @@ static _Noreturn void serve_and_exit(const struct weirpool_channel *channel, uin
     _exit(rc == 0 ? 0 : 1);
 }
 
-static _Noreturn void start_program(const struct weirpool_channel *channel, uint32_t number, char *const *program)
-{
-    char value[80];
-    snprintf(value, sizeof value, "%d,%d,%d,%u", channel->segment, channel->doorbell, channel->parent, number);
-    bool ready = setenv(VARIABLE, value, 1) == 0 && wp_os_pass_on(channel->segment) == 0 &&
-                 wp_os_pass_on(channel->doorbell) == 0 && wp_os_pass_on(channel->parent) == 0;
-    if (ready) {
-        execvp(program[0], program);
-    }
-    _exit(127);
-}
-
 int weirpool_serve(weirpool_handler *handler, void *context)
 {
     struct weirpool_channel channel;
-    unsigned number;
-    const char *value = getenv(VARIABLE);
-    if (value == NULL ||
-        sscanf(value, "%d,%d,%d,%u", &channel.segment, &channel.doorbell, &channel.parent, &number) != 4) {
-        return -EINVAL;
+    uint32_t number;
+    int rc = wp_program_read(&channel, &number);
+    if (rc != 0) {
+        return rc;
     }
     weirpool_worker *worker;
-    int rc = weirpool_attach(&worker, &channel, number);
+    rc = weirpool_attach(&worker, &channel, number);
     if (rc == 0) {
         rc = wp_serve(worker, handler, context);
         weirpool_detach(worker);
@@ -65,29 +52,40 @@ static int watch_child(struct weirpool *pool, uint32_t number, pid_t pid)
     if (process < 0) {
         return process;
     }
-    int rc = weirpool_worker_watch(pool, number, process, pid);
+    int rc = wp_watch_worker(pool, number, process, pid, true);
     wp_os_close(process);
-    pool->members[number].own_child = rc == 0;
     return rc;
 }
 
-static int start_one(struct weirpool *pool, const struct weirpool_options *options)
+/* Returns the process's number, or -errno. `options`: of a pool that has a handler. */
+static pid_t start_process(const struct weirpool *pool, uint32_t number, const struct weirpool_options *options)
 {
-    uint32_t number;
     struct weirpool_channel channel;
     weirpool_channel(pool, &channel);
-    int rc = weirpool_worker_reserve(pool, &number);
-    if (rc != 0) {
-        return rc;
+    char **environment = NULL;
+    if (pool->program != NULL) {
+        environment = wp_program_environment(pool->program, &channel, number);
+        if (environment == NULL) {
+            return -ENOMEM;
+        }
     }
     pid_t pid = fork();
-    if (pid == 0 && options->program != NULL) {
-        start_program(&channel, number, options->program);
+    if (pid == 0 && pool->program != NULL) {
+        wp_program_become(pool->program, &channel, environment);
     }
     if (pid == 0) {
         serve_and_exit(&channel, number, options);
     }
-    rc = pid < 0 ? -errno : watch_child(pool, number, pid);
+    int rc = pid < 0 ? -errno : pid;
+    free(environment);
+    return rc;
+}
+
+/* The number is reserved for it. */
+static int start_one(struct weirpool *pool, uint32_t number, const struct weirpool_options *options)
+{
+    pid_t pid = start_process(pool, number, options);
+    int rc = pid < 0 ? pid : watch_child(pool, number, pid);
     if (rc != 0 && pid > 0) {
         kill(pid, SIGKILL);
         waitpid(pid, NULL, 0);
@@ -103,16 +101,72 @@ int wp_crew_start(struct weirpool *pool, const struct weirpool_options *options)
     if (options->handler == NULL && options->program == NULL) {
         return 0;
     }
+    if (options->program != NULL && (pool->program = wp_program_new(options->program)) == NULL) {
+        return -ENOMEM;
+    }
     fflush(NULL); /* or each worker would print what is buffered once more */
     int rc = 0;
-    for (uint32_t i = 0; rc == 0 && i < pool->segment.workers; i++) {
-        rc = start_one(pool, options);
+    uint32_t number;
+    while (rc == 0 && weirpool_worker_reserve(pool, &number) == 0) {
+        rc = start_one(pool, number, options);
     }
     if (rc != 0) {
         wp_crew_end(pool);
     }
     return rc;
 }
+
+/* ---- replacing ---- */
+
+/* One thread at a time, which sees to as many as are missing. */
+static bool begin_filling(struct weirpool *pool)
+{
+    wp_lock(pool);
+    bool wanted = pool->live < pool->segment.workers && pool->course != WP_BROKEN && !pool->drained_reported;
+    bool begins = wanted && !pool->filling && wp_os_now() >= pool->fill_after;
+    pool->filling |= begins;
+    wp_unlock(pool);
+    return begins;
+}
+
+static int start_missing(struct weirpool *pool)
+{
+    int rc = 0;
+    uint32_t number;
+    while (rc == 0 && weirpool_worker_reserve(pool, &number) == 0) {
+        rc = start_one(pool, number, NULL);
+    }
+    return rc;
+}
+
+/* With no worker at all nobody would run what waits. */
+static void end_filling(struct weirpool *pool, int rc)
+{
+    wp_lock(pool);
+    pool->filling = false;
+    pool->fill_after = rc != 0 ? wp_os_now() + WP_LOOK_NS : 0;
+    if (rc != 0 && pool->live == 0) {
+        wp_break(pool, WP_NO_WORKER, WEIRPOOL_FAULT_NO_WORKER);
+    }
+    wp_unlock(pool);
+}
+
+int64_t wp_crew_fill(struct weirpool *pool)
+{
+    if (!pool->replaces || pool->program == NULL) {
+        return WEIRPOOL_FOREVER;
+    }
+    if (begin_filling(pool)) {
+        end_filling(pool, start_missing(pool));
+    }
+    wp_lock(pool);
+    bool failed = pool->fill_after != 0 && !pool->filling;
+    int64_t again = failed ? pool->fill_after : WEIRPOOL_FOREVER;
+    wp_unlock(pool);
+    return again;
+}
+
+/* ---- the end ---- */
 
 static bool holds_a_task(const struct weirpool *pool, uint32_t worker)
 {

@@ -54,7 +54,7 @@ int weirpool_worker_reserve(weirpool *pool, uint32_t *worker)
     return rc;
 }
 
-int weirpool_worker_watch(weirpool *pool, uint32_t worker, int fd, int pid)
+int wp_watch_worker(struct weirpool *pool, uint32_t worker, int fd, int pid, bool own_child)
 {
     int copy = wp_check_owner(pool);
     if (copy == 0) {
@@ -66,14 +66,21 @@ int weirpool_worker_watch(weirpool *pool, uint32_t worker, int fd, int pid)
     wp_lock(pool);
     pool->members[worker].process = copy;
     pool->members[worker].pid = pid;
+    pool->members[worker].own_child = own_child;
     int rc = wp_os_watch_add(pool->watch, copy, worker);
     if (rc != 0) {
         pool->members[worker].process = -1;
+        pool->members[worker].own_child = false;
         wp_os_close(copy);
     }
     wp_kill_if_stopped(pool, worker); /* it may have claimed a task before it was watched */
     wp_unlock(pool);
     return rc;
+}
+
+int weirpool_worker_watch(weirpool *pool, uint32_t worker, int fd, int pid)
+{
+    return wp_watch_worker(pool, worker, fd, pid, false);
 }
 
 void weirpool_worker_vacate(weirpool *pool, uint32_t worker)

@@ -8,6 +8,7 @@
 
 #include "crew.h"
 #include "fork.h"
+#include "program.h"
 
 #define DEFAULT_SLOTS 1024u
 #define MAX_ARENA (UINT64_C(1) << 40)
@@ -143,6 +144,7 @@ static void demolish(struct weirpool *pool)
     for (uint32_t worker = 0; pool->members != NULL && worker < pool->segment.workers; worker++) {
         wp_os_close(pool->members[worker].process);
     }
+    wp_program_free(pool->program);
     wp_table_fini(&pool->table);
     wp_arena_fini(&pool->arena);
     wp_segment_unmap(&pool->segment);

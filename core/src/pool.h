@@ -75,6 +75,10 @@ struct weirpool {
     uint64_t stopped; /* attempts that were condemned */
     struct wp_times times;
 
+    struct wp_program *program; /* that the core starts as workers; NULL */
+    bool filling; /* a thread starts workers that are missing */
+    int64_t fill_after; /* it failed: when that may be tried again; 0: it did not */
+
     struct wp_member *members;
     uint32_t departures; /* workers whose leaving is not yet reported */
     uint32_t live; /* workers that are starting or running: reserved, and not seen to have ended */
@@ -134,6 +138,9 @@ int wp_queue_and_wait(struct weirpool *pool, const struct weirpool_request *requ
 
 /* submit.c: retries and limits are for a pool that replaces its workers. Needs no lock. */
 bool wp_can_grant(const struct weirpool *pool, const struct weirpool_request *request);
+
+/* members.c: weirpool_worker_watch(); an own child is reaped when it has ended. */
+int wp_watch_worker(struct weirpool *pool, uint32_t worker, int fd, int pid, bool own_child);
 
 /* What a deadline that has passed is called: a try, or a wait that was too long. */
 static inline int wp_too_late(int64_t deadline)
