@@ -127,7 +127,7 @@ struct weirpool_stats {
     uint64_t outstanding;           /* admitted and not finished: waiting + running */
     uint64_t waiting;               /* admitted, no worker has started it */
     uint64_t running;               /* a worker has started it; or its callbacks have not run (WEIRPOOL_HOLDS) */
-    uint64_t bytes_held;            /* with max_bytes: of admitted and unfinished payloads, each at most max_bytes */
+    uint64_t bytes_held;            /* payloads of admitted and unfinished tasks */
     uint64_t peak_outstanding;
     uint64_t admitted_over_bound;   /* by weirpool_admit() with WEIRPOOL_OVER_BOUND */
     uint64_t blocked_producers;     /* threads that wait for room at this moment */

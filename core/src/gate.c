@@ -42,6 +42,7 @@ static bool may_overtake(const struct wp_gate *gate, uint64_t bytes)
 static void load(struct wp_gate *gate, uint64_t bytes)
 {
     gate->bytes += weight(gate, bytes);
+    gate->held += bytes;
     gate->overtaken += weight(gate, bytes) > 0 && !wp_list_is_empty(&gate->heavy);
 }
 
@@ -95,6 +96,7 @@ void wp_gate_force_weigh(struct wp_gate *gate, uint64_t bytes)
 void wp_gate_reweigh(struct wp_gate *gate, uint64_t from, uint64_t to)
 {
     gate->bytes += weight(gate, to) - weight(gate, from);
+    gate->held += to - from;
     gate->over_bound += to > from && gate->bytes > gate->bound.bytes;
 }
 
@@ -107,6 +109,7 @@ void wp_gate_return(struct wp_gate *gate, uint64_t bytes)
 {
     gate->outstanding--;
     gate->bytes -= weight(gate, bytes);
+    gate->held -= bytes;
 }
 
 /* ---- the lines ---- */
@@ -169,6 +172,7 @@ struct weirpool_ticket *wp_gate_admit_next(struct wp_gate *gate)
     if (ticket != NULL) {
         wp_gate_withdraw(gate, ticket);
         gate->bytes += weight(gate, ticket->bytes);
+        gate->held += ticket->bytes;
         return ticket;
     }
     ticket = next_waiting(gate);

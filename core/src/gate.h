@@ -57,6 +57,7 @@ struct wp_gate {
     uint64_t outstanding; /* permits that are out */
     uint64_t unstarted; /* of these: no worker is known to have started the task */
     uint64_t bytes; /* what the tasks weigh, each at most the bound */
+    uint64_t held; /* what they really have */
     uint64_t peak;
     uint64_t over_bound; /* admissions past a bound, ever */
     int closed; /* 0, or the -errno for whoever comes */

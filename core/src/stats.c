@@ -75,7 +75,7 @@ static void describe(const struct weirpool *pool, struct weirpool_stats *stats)
         .outstanding = gate->outstanding,
         .waiting = gate->outstanding - running,
         .running = running,
-        .bytes_held = gate->bytes,
+        .bytes_held = gate->held,
         .peak_outstanding = gate->peak,
         .admitted_over_bound = gate->over_bound,
         .blocked_producers = gate->blocked,

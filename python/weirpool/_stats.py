@@ -76,7 +76,8 @@ class Stats:
     running: int = 0
     """Outstanding tasks that a worker has started, or whose done-callbacks have not all run."""
     peak_outstanding: int = 0
-    """The most tasks that were outstanding at once."""
+    """The most tasks that were outstanding at once. A task is, until its result was fetched: behind a backlog alone
+    (``max_submit_backlog``) that may be more than the backlog and the workers, by those that have run meanwhile."""
     blocked_producers: int = 0
     """Threads that wait in ``submit()`` for room at this moment."""
     blocked_seconds: float = 0.0
@@ -85,7 +86,7 @@ class Stats:
     """Tasks accepted past the bound because waiting would have been a deadlock: submitted by a done-callback, or
     while another task was pickled."""
     bytes_held: int = 0
-    """Bytes of the arguments of outstanding tasks, where ``max_bytes`` bounds them."""
+    """Bytes of the arguments of outstanding tasks, pickled. More than ``max_bytes`` while a larger task runs alone."""
     segment_bytes: int = 0
     """Bytes that the memory shared with the workers really holds, or held when the executor ended."""
     wait: Percentiles = Percentiles()

@@ -213,9 +213,11 @@ static void test_bytes_are_bounded(void)
     give_back(&gate, 40);
     CHECK(wp_gate_try(&gate, 1000));
     CHECK_EQ(gate.bytes, 100);
+    CHECK_EQ(gate.held, 1000);
     CHECK(!wp_gate_try(&gate, 1));
     give_back(&gate, 1000);
     CHECK_EQ(gate.bytes, 0);
+    CHECK_EQ(gate.held, 0);
     CHECK_EQ(gate.outstanding, 0);
 }
 

@@ -211,6 +211,15 @@ def test_what_is_larger_than_the_bound_runs_alone(dam: Dam) -> None:
         assert pool.stats().bytes_held == 0
 
 
+def test_the_bytes_of_what_is_larger_than_the_bound_are_told(dam: Dam) -> None:
+    with ProcessPoolExecutor(1, max_bytes=10 * MB) as pool:
+        future = pool.submit(hold, dam.path, bytes(30 * MB))
+        assert 30 * MB <= pool.stats().bytes_held < 31 * MB
+        dam.open()
+        future.result()
+        assert pool.stats().bytes_held == 0
+
+
 def test_light_tasks_do_not_keep_a_heavy_one_out() -> None:
     stop = threading.Event()
     with ProcessPoolExecutor(2, max_bytes=MB) as pool:
