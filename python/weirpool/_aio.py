@@ -61,6 +61,10 @@ class AsyncMethods:
     def _worker_count(self) -> int:
         """How many tasks can run at once."""
 
+    def _accept_nothing_more(self) -> None:
+        """Before the end is waited for in a thread."""
+        self.shutdown(wait=False)
+
     def _preparation(self) -> Callable[[], object] | None:
         """What has to be done before one more call is submitted, and would keep a loop from its work; None: nothing."""
         return None
@@ -144,5 +148,5 @@ class AsyncMethods:
         """Shut down, and await the end of all tasks and workers."""
         import asyncio
 
-        self.shutdown(wait=False)
+        self._accept_nothing_more()
         await asyncio.get_running_loop().run_in_executor(None, self.shutdown)

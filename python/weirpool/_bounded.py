@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from weirpool import _core, _policy
 from weirpool._executor import Executor
-from weirpool._weir import Ticket, Weir, is_in_callback, is_inside, is_worker_of
-from weirpool._workers import count_workers
+from weirpool._gated import Gated
+from weirpool._weir import Weir, is_in_callback, is_inside, is_worker_of
+from weirpool._workers import check_executor, count_workers
 
 if TYPE_CHECKING:
     from weirpool._stats import Stats
@@ -34,7 +35,12 @@ def bounded(
     """Return an executor over another one, of any kind, that admits a bounded number of outstanding tasks.
 
     Submit through it alone: what is submitted past it is not counted. Functions, futures and errors are those of the
-    other executor.
+    other executor. A task has finished when its future says so: before the done-callbacks that users add to it have
+    run. What is bounded twice has both bounds.
+
+    ``asubmit()`` awaits room, and then calls the other executor's ``submit()`` in the loop's thread or in one that has
+    made room. The first calls of a standard process pool start its processes there, which takes tens of milliseconds:
+    submit something before the loop runs. Another executor that is bounded itself makes the loop wait for its own room.
 
     Args:
         executor: The executor that runs the tasks: of threads or processes, of loky, Dask, mpi4py.
@@ -49,11 +55,13 @@ def bounded(
     Raises:
         ValueError: A bound or a timeout that is none, or a timeout beside block_on_submit=False; or the number of
             workers is wanted and not known.
+        TypeError: executor is no executor.
 
     Warns:
         RuntimeWarning: max_queue_size is less than the number of workers; or a Dask executor was made without
             ``pure=False``, so that equal calls run once.
     """
+    check_executor("bounded()", executor)
     _policy.check_size("max_queue_size", max_queue_size)
     patience = _policy.patience(submit_timeout, block_on_submit, ("submit_timeout", "block_on_submit"))
     count = _count_workers(executor, workers, required=max_queue_size is True)
@@ -64,7 +72,7 @@ def bounded(
     return BoundedExecutor(executor, bound, count, patience)
 
 
-class BoundedExecutor(Executor):
+class BoundedExecutor(Gated):
     """What ``bounded()`` returns. Thread-safe. In a forked child its methods raise ``RuntimeError``."""
 
     def __init__(self, executor: cf.Executor, bound: int | None, workers: int | None, patience: float | None) -> None:
@@ -76,6 +84,7 @@ class BoundedExecutor(Executor):
         self._weir = Weir(bound, None, patience, "submit_timeout")
         self._here = _Here()
         self._broken: Callable[[], BaseException] | None = None
+        self._is_ending = False
         self._known = _parameters(executor.shutdown)
         # To be cancelled by shutdown(), if the other executor's cannot.
         self._futures: weakref.WeakSet[cf.Future[Any]] | None = (
@@ -111,20 +120,14 @@ class BoundedExecutor(Executor):
                     self._futures.add(future)
             future.add_done_callback(functools.partial(_finish, weakref.ref(self), permit))
         except BaseException:
-            permit.give_back()
+            self._weir.give_back(permit)
             raise
         finally:
             here.depth = depth
         return future
 
-    def _submit_soon(
-        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], bell: int
-    ) -> cf.Future[T] | Ticket:
-        """Submit without waiting, or take a place in line. ``bell``, an eventfd, rings when the ticket wants a poll."""
-        if self._patience is not None and self._patience <= 0:
-            return self._submit_with(self._admit(), fn, args, kwargs)
-        ticket = Ticket(self, self._weir, (fn, args, kwargs), bell)
-        return ticket.poll() or ticket
+    def _preparation(self) -> Callable[[], object] | None:
+        return self._inner._preparation() if isinstance(self._inner, Executor) else None
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Accept nothing more, and shut the other executor down. Threads that wait for room get RuntimeError.
@@ -136,6 +139,7 @@ class BoundedExecutor(Executor):
         Raises:
             RuntimeError: In a forked child.
         """
+        self._is_ending = True
         self._weir.shut()
         if cancel_futures and self._futures is not None:
             with self._futures_lock:
@@ -163,18 +167,19 @@ class BoundedExecutor(Executor):
     def _worker_count(self) -> int:
         return self._workers or self._bound or 1
 
-    def _admit(self) -> _core.Permit:
-        try:
-            return self._weir.admit(self._must_not_wait)
-        except RuntimeError as error:
-            raise self._explain(error) from None
-
     def _explain(self, error: RuntimeError) -> BaseException:
         return self._broken() if self._broken is not None else error
 
     def _must_not_wait(self) -> bool:
         here = self._here
-        return here.depth > 0 or here.delivers or is_in_callback() or is_worker_of(self._inner)
+        if here.depth > 0 or here.delivers or is_in_callback():
+            return True
+        return self._inner._must_not_wait() if isinstance(self._inner, Gated) else is_worker_of(self._inner)
+
+    def _may_submit_for_others(self) -> bool:
+        if isinstance(self._inner, Executor) and self._inner._window() is not None:
+            return False  # it is bounded itself: who has made room here would be admitted over that bound
+        return not (self._is_ending or _is_broken(self._inner) or _is_shut(self._inner))
 
     def _note_end(self, future: cf.Future[Any]) -> None:
         """Before the permit of the future returns."""
@@ -202,18 +207,25 @@ class _Here(threading.local):
 
 def _finish(ref: weakref.ref[BoundedExecutor], permit: _core.Permit, future: cf.Future[Any]) -> None:
     """The done-callback. A future that is kept does not keep the executor."""
+    executor = ref()
     try:
-        executor = ref()
         if executor is not None:
             executor._note_end(future)
     finally:
         permit(future)
+        if executor is not None and executor._weir.line:
+            executor._weir.serve()
 
 
 def _is_broken(executor: cf.Executor) -> bool:
     """As the standard pools say it, and loky."""
     flags = getattr(executor, "_flags", None)
     return bool(getattr(executor, "_broken", False)) or bool(getattr(flags, "broken", False))
+
+
+def _is_shut(executor: cf.Executor) -> bool:
+    """As the standard pools say it."""
+    return bool(getattr(executor, "_shutdown", False)) or bool(getattr(executor, "_shutdown_thread", False))
 
 
 def _parameters(shutdown: Callable[..., object]) -> frozenset[str]:
@@ -242,7 +254,7 @@ def _count_workers(executor: cf.Executor, workers: int | Callable[[], int] | Non
     count = workers() if callable(workers) else workers
     if count is None:
         count = count_workers(executor)
-    elif not isinstance(count, int) or isinstance(count, bool) or count <= 0:
+    elif not _policy.is_count(count):
         raise ValueError("workers must be a positive int, or a callable that returns one")
     if count is None and required:
         raise ValueError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
-from typing import Final, Literal
+from typing import Final, Literal, TypeGuard
 
 AUTO_BACKLOG: Final[Literal[True]] = True
 """As ``max_submit_backlog``: twice as many tasks as there are workers."""
@@ -11,11 +12,14 @@ AUTO_BACKLOG: Final[Literal[True]] = True
 _MOST = 2**62  # what the engine can count to, and more than anybody has
 
 
+def is_count(value: object) -> TypeGuard[int]:
+    """Is it a positive int? A bool is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 def check_size(name: str, size: object) -> None:
     """Raise ValueError unless it is None, True or a positive int. Nothing is converted."""
-    if size is None or size is True:
-        return
-    if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
+    if not (size is None or size is True or is_count(size)):
         raise ValueError(f"{name} must be None, True, or a positive int")
 
 
@@ -28,29 +32,43 @@ def check_bytes(size: object) -> int | None:
     """Return ``max_bytes`` as the engine takes it."""
     if size is None:
         return None
-    if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
+    if not is_count(size):
         raise ValueError("max_bytes must be None or a positive int")
     return min(size, _MOST)
+
+
+def check_int(name: str, value: object) -> int:
+    """Return it as an int. TypeError: it is none; a bool is none, either."""
+    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    return operator.index(value)  # type: ignore[arg-type]
+
+
+def check_timeout(name: str, timeout: object) -> None:
+    """Raise ValueError unless it is None or a number of seconds, 0 or more."""
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:  # nor NaN
+        raise ValueError(f"{name} must be None or a number of seconds, 0 or more")
 
 
 def patience(timeout: float | None, block: bool, names: tuple[str, str]) -> float | None:
     """How many seconds ``submit()`` waits for room: None: without end; -1: not at all. ``names`` are for errors."""
     if not isinstance(block, bool):
         raise TypeError(f"{names[1]} must be True or False")
+    check_timeout(names[0], timeout)
     if timeout is None:
         return None if block else -1
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:  # nor NaN
-        raise ValueError(f"{names[0]} must be None or a number of seconds, 0 or more")
     if not block:
         raise ValueError(f"choose one: {names[0]}, or {names[1]}=False, which does not wait at all")
     return float(min(timeout, _MOST))
 
 
-def warn_of_low_bound(bound: int, workers: int, *, stacklevel: int) -> None:
+def warn_of_low_bound(bound: int, workers: int, *, hint: str = "", stacklevel: int) -> None:
     """A bound that is meant to be the number of workers is a usual slip."""
     if bound < workers:
         warnings.warn(
-            f"max_queue_size={bound} is less than the {workers} workers, some of which will never have work",
+            f"max_queue_size={bound} is less than the {workers} workers, some of which will never have work{hint}",
             RuntimeWarning,
             stacklevel=stacklevel,
         )

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-import concurrent.futures as cf
 import concurrent.futures.thread  # noqa: F401 - its exit handler waits for tasks: ours, being later, comes before it
 import contextlib
 import sys
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from weirpool import _core, _support
 
 if TYPE_CHECKING:
     from weirpool._errors import RejectedSubmission
 
-T = TypeVar("T")
-
 _open: dict[int, weakref.ref[Weir]] = {}
 _exiting = False
+
+
+class Waiting(Protocol):
+    """Who waits in line without a thread."""
+
+    def serve(self) -> bool:
+        """Submit if there is room by now. Returns whether it waits no longer."""
 
 
 class _Here(threading.local):
     """What a weir knows of one thread."""
 
+    serves = False
+    """It submits for those who wait without a thread."""
+
     def __init__(self) -> None:
-        self.tickets: weakref.WeakSet[Ticket] = weakref.WeakSet()
+        self.tickets: weakref.WeakSet[Waiting] = weakref.WeakSet()
 
 
 class Weir:
@@ -44,6 +52,7 @@ class Weir:
         self._patience = patience
         self._timeout_name = timeout_name
         self._here = _Here()
+        self.line: OrderedDict[int, weakref.ref[Waiting]] = OrderedDict()  # those who wait without a thread
         self._warned = False
         key = id(self)
         _open[key] = weakref.ref(self, lambda _: _open.pop(key, None))
@@ -74,9 +83,42 @@ class Weir:
             raise RuntimeError(_support.EXITING)
         return self._gate.queue(bell)
 
-    def note_place(self, ticket: Ticket) -> None:
-        """The calling thread alone will ask whether the turn of this ticket has come."""
+    def admit_now(self) -> _core.Permit:
+        """As ``admit()``, of who has waited long enough."""
+        permit = self._gate.admit(lambda: False, -1)
+        if permit is None:
+            raise self.refusal()
+        return permit
+
+    def note_place(self, ticket: Waiting) -> None:
+        """It waits, and the loop of the calling thread will ask whether its turn has come."""
+        line, key = self.line, id(ticket)
+        line[key] = weakref.ref(ticket, lambda _: line.pop(key, None))
         self._here.tickets.add(ticket)
+
+    def forget_place(self, ticket: Waiting) -> None:
+        """It waits no longer."""
+        self.line.pop(id(ticket), None)
+
+    def give_back(self, permit: _core.Permit) -> None:
+        """Nothing was submitted under it."""
+        permit.give_back()
+        self.serve()
+
+    def serve(self) -> None:
+        """Room was made: have those submit whose turn has come, and whose loops may be busy, or stopped.
+
+        What they submit may have ended at once, and made room again: whoever serves already will see it.
+        """
+        here = self._here
+        if here.serves:
+            return
+        here.serves = True
+        try:
+            while (first := _first(self.line)) is not None and first.serve():
+                pass
+        finally:
+            here.serves = False
 
     def _must_not_stop_a_loop(self) -> bool:
         """Before a wait: behind tickets of its own a thread would wait for ever. In a loop's thread, say so once."""
@@ -92,60 +134,14 @@ class Weir:
         return _support.refusal(seconds, self._timeout_name)
 
 
-Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
-
-
-class Gated(Protocol):
-    """An executor behind a weir."""
-
-    def _submit_with(
-        self, permit: _core.Permit, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> cf.Future[T]:
-        """Submit under a permit."""
-
-    def _explain(self, error: RuntimeError) -> BaseException:
-        """Why the weir is shut."""
-
-
-class Ticket:
-    """A call that awaits room without a thread: a place in line, and what to submit then."""
-
-    permitted = False
-    """Nothing is waited for once it has left the line."""
-
-    def __init__(
-        self, executor: Gated, weir: Weir, call: tuple[Any, tuple[Any, ...], dict[str, Any]], bell: int
-    ) -> None:
-        self._executor = executor
-        self._weir = weir
-        self._call = call
-        try:
-            self._place = weir.queue(bell)
-        except RuntimeError as error:
-            raise executor._explain(error) from None
-        weir.note_place(self)
-
-    def poll(self) -> cf.Future[Any] | None:
-        """Return the future, if there is room by now; None: not yet.
-
-        Raises:
-            RuntimeError, BrokenExecutor: There never will be.
-        """
-        try:
-            permit = self._place.poll()
-        except RuntimeError as error:
-            raise self._executor._explain(error) from None
-        return None if permit is None else self._executor._submit_with(permit, *self._call)
-
-    def leave(self) -> None:
-        """Give the place up: nothing is submitted."""
-        with contextlib.suppress(RuntimeError):  # it was shut
-            self._place.leave()
-
-    def expire(self) -> NoReturn:
-        """Give the place up, and raise SubmitTimeout."""
-        self.leave()
-        raise self._weir.refusal()
+def _first(line: OrderedDict[int, weakref.ref[Waiting]]) -> Waiting | None:
+    while line:
+        with contextlib.suppress(RuntimeError):  # another thread has changed it meanwhile
+            ref = next(iter(line.values()), None)
+            ticket = ref() if ref is not None else None
+            if ticket is not None:
+                return ticket
+    return None
 
 
 def is_in_callback() -> bool:

@@ -1,11 +1,24 @@
-"""How many workers an executor has that may be anybody's."""
+"""What can be known of an executor that may be anybody's."""
 
 from __future__ import annotations
 
+import concurrent.futures as cf
 import inspect
 from typing import Any
 
 from weirpool._executor import Executor
+
+
+def check_executor(who: str, executor: object) -> None:
+    """Raise TypeError unless it looks like an executor. ``who`` wants one."""
+    if isinstance(executor, type):
+        raise TypeError(f"{who} takes an executor, not a class: make one, {executor.__name__}(...)")
+    if isinstance(executor, cf.Executor):
+        return
+    if hasattr(executor, "get_executor"):  # Dask's client, whose submit() returns something else
+        raise TypeError(f"{who} takes an executor, not a {type(executor).__name__}: pass its get_executor(pure=False)")
+    if not (callable(getattr(executor, "submit", None)) and callable(getattr(executor, "shutdown", None))):
+        raise TypeError(f"{who} takes an executor, which has submit() and shutdown(), not {executor!r}")
 
 
 def count_workers(executor: Any) -> int | None:

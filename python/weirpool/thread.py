@@ -8,8 +8,8 @@ from concurrent.futures.thread import BrokenThreadPool
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from weirpool import _core, _policy
-from weirpool._executor import Executor
-from weirpool._weir import Ticket, Weir, is_in_callback, is_worker_of
+from weirpool._gated import Gated
+from weirpool._weir import Weir, is_in_callback, is_worker_of
 
 if TYPE_CHECKING:
     from weirpool._stats import Stats
@@ -18,7 +18,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class ThreadPoolExecutor(Executor, cf.ThreadPoolExecutor):
+class ThreadPoolExecutor(Gated, cf.ThreadPoolExecutor):
     """The standard library's ``ThreadPoolExecutor`` with a weir.
 
     Accepts every task at once, as the standard class does, unless it is given a bound. Thread-safe. In a forked child
@@ -50,6 +50,8 @@ class ThreadPoolExecutor(Executor, cf.ThreadPoolExecutor):
             ValueError, TypeError: As the standard class, for the same arguments.
             ValueError: A bound or a timeout that is none, or a timeout beside block_on_submit=False.
         """
+        if max_workers is not None:
+            _policy.check_int("max_workers", max_workers)
         _policy.check_size("max_submit_backlog", max_submit_backlog)
         names = ("submit_backlog_timeout", "block_on_submit")
         self._patience = _policy.patience(submit_backlog_timeout, block_on_submit, names)
@@ -81,20 +83,11 @@ class ThreadPoolExecutor(Executor, cf.ThreadPoolExecutor):
     ) -> cf.Future[T]:
         try:
             future = super().submit(permit.starting(fn), *args, **kwargs)
-            _hold(future, permit)
+            _hold(future, permit, self._weir)
         except BaseException:
-            permit.give_back()
+            self._weir.give_back(permit)
             raise
         return future
-
-    def _submit_soon(
-        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], bell: int
-    ) -> cf.Future[T] | Ticket:
-        """Submit without waiting, or take a place in line. ``bell``, an eventfd, rings when the ticket wants a poll."""
-        if self._patience is not None and self._patience <= 0:
-            return self._submit_with(self._admit(), fn, args, kwargs)
-        ticket = Ticket(self, self._weir, (fn, args, kwargs), bell)
-        return ticket.poll() or ticket
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As the standard class's. Threads that wait for room get RuntimeError.
@@ -123,17 +116,14 @@ class ThreadPoolExecutor(Executor, cf.ThreadPoolExecutor):
     def _worker_count(self) -> int:
         return self._max_workers
 
-    def _admit(self) -> _core.Permit:
-        try:
-            return self._weir.admit(self._must_not_wait)
-        except RuntimeError as error:
-            raise self._explain(error) from None
-
     def _explain(self, error: RuntimeError) -> BaseException:
         return BrokenThreadPool(self._broken) if self._broken else error
 
     def _must_not_wait(self) -> bool:
         return is_in_callback() or is_worker_of(self)
+
+    def _may_submit_for_others(self) -> bool:
+        return not (self._shutdown or self._broken)
 
     def _initializer_failed(self) -> None:
         super()._initializer_failed()
@@ -193,19 +183,27 @@ class Future(cf.Future[T]):
     """A standard future whose task is finished when its done-callbacks have run. Its name is in its ``repr()``."""
 
     _permit: _core.Permit
+    _weir: Weir
 
     def _invoke_callbacks(self) -> None:
         try:
             super()._invoke_callbacks()  # type: ignore[misc]
         finally:
-            self._permit(self)
+            _end(self, self._permit, self._weir)
 
 
-def _hold(future: cf.Future[Any], permit: _core.Permit) -> None:
+def _end(future: cf.Future[Any], permit: _core.Permit, weir: Weir) -> None:
+    permit(future)
+    if weir.line:
+        weir.serve()
+
+
+def _hold(future: cf.Future[Any], permit: _core.Permit, weir: Weir) -> None:
     """Let the permit return with the future's end, of which a thread may be telling already."""
     with future._condition:
         if not future.done():
             future._permit = permit  # type: ignore[attr-defined]
+            future._weir = weir  # type: ignore[attr-defined]
             future.__class__ = Future
             return
-    permit(future)
+    _end(future, permit, weir)

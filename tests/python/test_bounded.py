@@ -16,7 +16,7 @@ from support import Gate, Script, Threads, in_forked_child, wait_until
 import weirpool
 from weirpool import RejectedSubmission, SubmitTimeout, bounded
 from weirpool._bounded import BoundedExecutor
-from weirpool._weir import Ticket
+from weirpool._gated import Ticket
 
 KINDS: dict[str, Callable[[int], cf.Executor]] = {
     "threads": cf.ThreadPoolExecutor,
