@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-import operator
 from dataclasses import dataclass
 from typing import Protocol
+
+from weirpool import _policy
 
 _SHORT = 0.005  # seconds: below this, what a submission costs shows
 _CHUNK = 0.05  # seconds that a chunk of short tasks should take
@@ -44,27 +45,27 @@ def advise(*, run_p50: float, run_p95: float, workers: int, refill_lag: float | 
     Raises:
         ValueError: A time is not a positive finite number (refill_lag may be 0), run_p95 is less than run_p50, or
             workers is less than 1.
-        TypeError: workers is no int.
+        TypeError: workers is no int, or a time no number.
     """
-    _check_positive("run_p50", run_p50)
-    _check_positive("run_p95", run_p95)
+    _check_seconds("run_p50", run_p50)
+    _check_seconds("run_p95", run_p95)
     if run_p95 < run_p50:
         raise ValueError("run_p95 must not be less than run_p50")
-    if isinstance(workers, bool):
-        raise TypeError("workers must be an int")
-    workers = operator.index(workers)
+    workers = _policy.check_int("workers", workers)
     if workers < 1:
         raise ValueError("workers must be at least 1")
     lag = 0.0 if refill_lag is None else refill_lag
-    if not (math.isfinite(lag) and lag >= 0):
-        raise ValueError("refill_lag must be None or a finite number of seconds, not negative")
+    if lag != 0:
+        _check_seconds("refill_lag", lag)
     if run_p50 < _SHORT:
         return _advise_short(run_p50, run_p95, workers, lag)
     return _advise_usual(run_p50, run_p95, workers, lag)
 
 
-def _check_positive(name: str, seconds: float) -> None:
-    if not (math.isfinite(seconds) and seconds > 0):
+def _check_seconds(name: str, seconds: object) -> None:
+    if isinstance(seconds, bool) or not hasattr(type(seconds), "__float__"):
+        raise TypeError(f"{name} must be a number of seconds, not {seconds!r}")
+    if not 0 < float(seconds) < math.inf:  # type: ignore[arg-type]
         raise ValueError(f"{name} must be a positive, finite number of seconds")
 
 

@@ -39,7 +39,8 @@ def as_completed(
             iterable submits to a bounded executor, this is about the executor's bound.
 
     Raises:
-        TypeError: buffersize is no int.
+        TypeError: buffersize is no int; or what is to be waited for is no future of an executor: of a collection at
+            this call, of another iterable when it is taken.
         ValueError: buffersize is less than 1.
         Whatever the iterable raises: From the iterator, which ends with it, and cancels nothing.
     """
@@ -57,6 +58,8 @@ class AsCompleted(Results[Any]):
         self._taken = 0
         self._source: Iterator[Future[Any]] | None
         if isinstance(futures, Collection):
+            for future in futures:
+                _check_future(future)
             once = deque(dict.fromkeys(futures))
             self._source = _drain(once)
             self._enough = self._most = buffersize or len(once)
@@ -102,6 +105,12 @@ class AsCompleted(Results[Any]):
         self._held = set()
 
 
+def _check_future(future: object) -> None:
+    if not isinstance(future, Future):
+        hint = "; asyncio.as_completed() takes those of asyncio" if hasattr(future, "get_loop") else ""
+        raise TypeError(f"as_completed() takes futures of executors, not {future!r}{hint}")
+
+
 def _drain(futures: deque[Future[Any]]) -> Iterator[Future[Any]]:
     """Keeps none that it has given."""
     while futures:
@@ -112,6 +121,7 @@ def _drop_repeated(futures: Iterable[Future[Any]]) -> Iterator[Future[Any]]:
     """Remembers what it has given for as long as somebody has it: only such a future can come again."""
     seen: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
     for future in futures:
+        _check_future(future)
         if future not in seen:
             seen.add(future)
             yield future

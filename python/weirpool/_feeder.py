@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
@@ -12,8 +11,9 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
+from weirpool import _policy
 from weirpool._errors import SubmitTimeout
-from weirpool._workers import count_workers
+from weirpool._workers import check_executor, count_workers
 
 I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")
@@ -122,7 +122,12 @@ class Feeder(Generic[I, R]):
         Raises:
             ValueError: maxsize or retries is something else; or maxsize is True, and the executor does not tell how
                 many workers it has.
+            TypeError: executor is no executor, or fn or on_result cannot be called.
         """
+        check_executor("Feeder()", executor)
+        _check_callable("fn", fn)
+        if on_result is not None:
+            _check_callable("on_result", on_result)
         self._executor = executor
         self._fn = fn
         self._maxsize = _check_maxsize(maxsize, executor)
@@ -164,7 +169,7 @@ class Feeder(Generic[I, R]):
             Whatever the executor's submit() raises: RuntimeError after its shutdown, BrokenExecutor, queue.Full. The
                 item was not accepted. Producers that waited for room get it, too, one after the other.
         """
-        _check_timeout(timeout)
+        _policy.check_timeout("timeout", timeout)
         self._refuse_forks()
         new = _Item(item)
         try:
@@ -417,7 +422,7 @@ def _check_maxsize(maxsize: object, executor: Executor) -> int:
                 "maxsize=True is twice the number of workers, which this executor does not tell; give it a number"
             )
         return 2 * workers
-    if not isinstance(maxsize, int) or isinstance(maxsize, bool) or maxsize <= 0:
+    if not _policy.is_count(maxsize):
         raise ValueError("maxsize must be True or a positive int")
     return maxsize
 
@@ -428,8 +433,6 @@ def _check_retries(retries: object) -> int:
     return retries
 
 
-def _check_timeout(timeout: object) -> None:
-    if timeout is None:
-        return
-    if not isinstance(timeout, int | float) or isinstance(timeout, bool) or math.isnan(timeout) or timeout < 0:
-        raise ValueError("timeout must be None or a number of seconds >= 0")
+def _check_callable(name: str, value: object) -> None:
+    if not callable(value):
+        raise TypeError(f"{name} must be callable, not {value!r}")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any, Literal
 
-from weirpool import _chunks
+from weirpool import _chunks, _policy
 from weirpool._chunks import AUTO, Chunks, Cut, Sizer
 from weirpool._results import STOPPED, Arrivals, Refused, Results, check_buffersize, deadline_of, outcome
 
@@ -22,7 +22,7 @@ def check_arguments(chunksize: int | Literal["auto"], buffersize: int | None) ->
     if isinstance(chunksize, str):
         if chunksize != AUTO:
             raise ValueError(f'chunksize must be an int or "auto", not {chunksize!r}')
-    elif operator.index(chunksize) < 1:
+    elif _policy.check_int("chunksize", chunksize) < 1:
         raise ValueError("chunksize must be >= 1.")
     check_buffersize(buffersize)
 

@@ -111,13 +111,23 @@ class Arrivals:
 
 
 def deadline_of(timeout: float | None) -> float | None:
-    """When it is over, on the clock of time.monotonic()."""
-    return None if timeout is None else timeout + time.monotonic()
+    """When it is over, on the clock of time.monotonic(); a negative timeout is over, as in the standard library.
+
+    Raises:
+        ValueError: It is a bool or NaN.
+        TypeError: It is no number.
+    """
+    if timeout is None:
+        return None
+    deadline = timeout + time.monotonic()
+    if isinstance(timeout, bool) or deadline != deadline:
+        raise ValueError(f"timeout must be None or a number of seconds, not {timeout!r}")
+    return deadline
 
 
 def check_buffersize(buffersize: int | None) -> None:
     """Raise what the standard library's newest ``map`` raises."""
-    if buffersize is not None and not isinstance(buffersize, int):
+    if buffersize is not None and (not isinstance(buffersize, int) or isinstance(buffersize, bool)):
         raise TypeError("buffersize must be an integer or None")
     if buffersize is not None and buffersize < 1:
         raise ValueError("buffersize must be None or > 0")

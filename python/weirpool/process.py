@@ -7,7 +7,6 @@ import multiprocessing as mp
 import operator
 import os
 import threading
-import warnings
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_ORDER_OF_ARGUMENTS = "; the first argument of BoundedProcessPoolExecutor is the bound, max_workers comes after it"
 
 
 class ProcessPoolExecutor(Executor):
@@ -387,7 +388,7 @@ class BoundedProcessPoolExecutor(ProcessPoolExecutor):
         if not adaptive_bound:
             self._bound = _policy.tasks(max_queue_size, self._max_workers)
         if self._bound is not None:
-            _warn_of_low_bound(self._bound, self._max_workers)
+            _policy.warn_of_low_bound(self._bound, self._max_workers, hint=_ORDER_OF_ARGUMENTS, stacklevel=3)
 
 
 class _CallQueue:
@@ -400,16 +401,6 @@ class _CallQueue:
         """Nothing to wait for."""
 
 
-def _warn_of_low_bound(bound: int, workers: int) -> None:
-    if bound < workers:
-        warnings.warn(
-            f"max_queue_size={bound} is less than the {workers} workers, some of which will never have work; "
-            "the first argument of BoundedProcessPoolExecutor is the bound, max_workers comes after it",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-
-
 def _check_adaptive(adaptive: object) -> bool:
     if not isinstance(adaptive, bool):
         raise TypeError("adaptive_bound must be True or False")
@@ -420,6 +411,7 @@ def _check_max_workers(max_workers: int | None) -> int:
     if max_workers is None:
         usable = getattr(os, "process_cpu_count", os.cpu_count)()
         return min(usable or 1, _core.MAX_WORKERS)
+    _policy.check_int("max_workers", max_workers)
     if max_workers <= 0:
         raise ValueError("max_workers must be greater than 0")
     if max_workers > _core.MAX_WORKERS:
