@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "crash.h"
 #include "os/os.h"
 #include "stream.h"
 #include "table.h"
@@ -45,7 +46,9 @@ static void arrive(const struct wp_segment *segment, uint32_t me)
 static void leave_parking(const struct wp_segment *segment, uint32_t me)
 {
     wp_store_seq_cst(&segment->records[me].parked, 0);
+    WP_CRASH("after_unparked");
     wp_fetch_and_seq_cst(&segment->header->parked[me / 64], ~(UINT64_C(1) << (me % 64)));
+    WP_CRASH("after_unparked_bit");
     arrive(segment, me);
 }
 
@@ -53,22 +56,29 @@ void wp_start_search(const struct wp_segment *segment, uint32_t me)
 {
     uint64_t nobody = 0;
     (void)wp_cas_seq_cst(&segment->header->waking, &nobody, waking_word(me)); /* another one on its way will do */
+    WP_CRASH("after_search_began");
 }
 
 void wp_stop_search(const struct wp_segment *segment, uint32_t me)
 {
+    WP_CRASH("before_search_ended");
     arrive(segment, me);
+    WP_CRASH("after_search_ended");
 }
 
 int wp_park(const struct wp_segment *segment, uint32_t me, int64_t deadline)
 {
     struct wp_record *record = &segment->records[me];
     wp_store_seq_cst(&record->parked, 1);
+    WP_CRASH("after_parked");
     wp_fetch_or_seq_cst(&segment->header->parked[me / 64], UINT64_C(1) << (me % 64));
+    WP_CRASH("after_parked_bit");
     /* Look again: whoever published before seeing our bit relies on it (wp_table_publish, wp_wake_all). */
     int rc = 0;
     if (!wp_table_has_work(segment) && wp_load_seq_cst(&segment->header->stop) == WP_RUN) {
+        WP_CRASH("before_sleep");
         rc = wp_os_futex_wait(&record->parked, 1, deadline, WP_SHARED);
+        WP_CRASH("after_sleep");
     }
     leave_parking(segment, me);
     return rc;
@@ -83,8 +93,11 @@ static bool wake(const struct wp_segment *segment, uint32_t worker, uint64_t *se
     if (!wp_cas_seq_cst(waking, seen, mine)) {
         return is_on_its_way(*seen); /* somebody else's wake-up came first */
     }
+    WP_CRASH("after_waking");
     uint32_t asleep = 1;
-    if (wp_cas_seq_cst(parked, &asleep, 0) && wp_os_futex_wake(parked, 1, WP_SHARED) > 0) {
+    bool slept = wp_cas_seq_cst(parked, &asleep, 0);
+    WP_CRASH("after_waking_word");
+    if (slept && wp_os_futex_wake(parked, 1, WP_SHARED) > 0) {
         return true;
     }
     /* It was awake, about to sleep, or is dead: the next one has to come. */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "crash.h"
 #include "pool.h"
 
 /* Writes the kept payload into the arena. -EAGAIN: there is no room at the moment. */
@@ -183,6 +184,7 @@ void wp_end_task(struct weirpool *pool, struct weirpool_task *task, int error)
     if (!task->forced) {
         list_for_telling(pool, task, interest);
     }
+    WP_CRASH("after_end_of_task");
 }
 
 static void refill(struct weirpool *pool)
@@ -223,6 +225,7 @@ static void admit_producers(struct weirpool *pool)
 {
     struct weirpool_ticket *ticket;
     while ((ticket = wp_gate_admit_next(&pool->gate)) != NULL) {
+        WP_CRASH("after_admission");
         admit(pool, ticket);
     }
 }

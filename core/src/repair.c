@@ -1,6 +1,7 @@
 /* What happens when a worker ends: one function for exit, kill and recycling, and the end of the whole pool. */
 #include <errno.h>
 
+#include "crash.h"
 #include "pool.h"
 
 static bool is_of(const struct weirpool *pool, uint32_t index, uint32_t worker, enum wp_tag tag)
@@ -64,9 +65,12 @@ static struct end bury(struct weirpool *pool, uint32_t worker)
 {
     struct wp_record *record = &pool->segment.records[worker];
     struct end end = {.stopped = pool->members[worker].stopped};
+    WP_CRASH("before_repair");
     wp_unpark_dead(&pool->segment, worker);
     mark_done_slots(pool, worker);
+    WP_CRASH("after_done_marked");
     wp_take_all_done(pool);
+    WP_CRASH("after_done_taken");
     end.standing = wp_load_acquire(&record->standing); /* pairs with the release in weirpool_announce() */
     wp_store_release(&record->standing, WP_VACANT);
     pool->live--;
@@ -250,15 +254,18 @@ void wp_break(struct weirpool *pool, uint32_t culprit, enum weirpool_fault fault
     pool->course = WP_BROKEN;
     pool->fault = fault;
     wp_close_gate(pool, -EPIPE);
+    WP_CRASH("after_gate_closed");
     wp_store_seq_cst(&pool->segment.header->stop, WP_HALT);
     wp_wake_all(&pool->segment);
     wp_wait_for_drainers(pool);
+    WP_CRASH("after_halt");
     for (uint32_t worker = 0; worker < pool->segment.workers; worker++) {
         pool->members[worker].receiving = NULL;
         pool->members[worker].owed = NULL;
     }
     end_slots(pool, culprit);
     end_overflow(pool);
+    WP_CRASH("after_all_ended");
     pool->broke_unreported = true;
     wp_ring_collector(pool);
 }

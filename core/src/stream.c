@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "crash.h"
 #include "os/os.h"
 
 #define MASK (WP_STREAM_BYTES - 1)
@@ -28,6 +29,7 @@ size_t wp_stream_write(struct wp_stream *stream, const void *data, size_t size)
     size_t first = smaller(n, WP_STREAM_BYTES - at);
     memcpy(stream->ring + at, data, first);
     memcpy(stream->ring, (const char *)data + first, n - first);
+    WP_CRASH("before_written");
     wp_store_release(&stream->written, written + n); /* pairs with the acquire in wp_stream_available() */
     return n;
 }
@@ -36,11 +38,13 @@ int wp_stream_wait_for_room(struct wp_stream *stream, int64_t deadline)
 {
     uint32_t bell = wp_load_seq_cst(&stream->room_bell);
     wp_store_seq_cst(&stream->starved, 1);
+    WP_CRASH("after_starved");
     int rc = 0;
     /* Look again: room that was given before `starved` was seen rings no bell. */
     if (room(stream, wp_load_relaxed(&stream->written)) == 0) {
         rc = wp_os_futex_wait(&stream->room_bell, bell, deadline, WP_SHARED);
     }
+    WP_CRASH("after_room");
     wp_store_seq_cst(&stream->starved, 0);
     return rc;
 }
@@ -66,6 +70,7 @@ void wp_stream_read(struct wp_stream *stream, struct wp_stream_cursor *cursor, v
 void wp_stream_give_room(struct wp_stream *stream, const struct wp_stream_cursor *cursor)
 {
     wp_store_seq_cst(&stream->drained, cursor->drained);
+    WP_CRASH("after_drained");
     wp_stream_rouse(stream);
 }
 

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "crash.h"
 #include "pool.h"
 
 #define DRAIN_AT_ONCE ((size_t)256 * 1024)
@@ -96,6 +97,7 @@ static void take_done_slots(struct weirpool *pool)
             continue;
         }
         uint64_t bits = wp_exchange_seq_cst(done, 0);
+        WP_CRASH("after_bits_taken");
         if (!began) {
             wp_note_taking(pool);
             began = true;
@@ -228,6 +230,7 @@ static void drain(struct weirpool *pool, uint32_t worker)
     }
     member->draining = true;
     wp_unlock(pool);
+    WP_CRASH("while_draining");
     size_t size = receive_body(stream, member, available);
     wp_lock(pool);
     member->draining = false;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "crash.h"
 #include "fork.h"
 #include "os/os.h"
 #include "park.h"
@@ -52,11 +53,14 @@ int wp_worker_open(weirpool_worker **out, const struct wp_segment *segment, cons
 int weirpool_attach(weirpool_worker **worker, const struct weirpool_channel *channel, uint32_t number)
 {
     struct wp_segment segment;
+    WP_CRASH("before_attach");
     int rc = wp_segment_attach(&segment, channel->segment);
     if (rc != 0) {
         return rc;
     }
+    WP_CRASH("after_map");
     rc = wp_worker_open(worker, &segment, channel, number);
+    WP_CRASH("after_attach");
     if (rc != 0) {
         wp_segment_unmap(&segment);
     }
@@ -76,8 +80,10 @@ void weirpool_announce(weirpool_worker *worker, enum weirpool_standing standing)
         [WEIRPOOL_LEAVES] = WP_LEAVES,
         [WEIRPOOL_INIT_FAILED] = WP_INIT_FAILED,
     };
+    WP_CRASH(standing == WEIRPOOL_UP ? "before_up" : "before_leaves");
     /* Pairs with the acquire in bury(), repair.c. */
     wp_store_release(&worker->segment.records[worker->number].standing, shared[standing]);
+    WP_CRASH(standing == WEIRPOOL_UP ? "after_up" : "after_leaves");
 }
 
 /* ---- ringing ---- */
@@ -93,6 +99,7 @@ static void ring(weirpool_worker *worker)
         break;
     case WP_HELPER:
         wp_fetch_add_seq_cst(&header->helper_bell, 1);
+        WP_CRASH("after_helper_bell");
         wp_os_futex_wake(&header->helper_bell, 1, WP_SHARED);
         break;
     default: /* the parent looks before it sleeps */
@@ -144,7 +151,9 @@ static void tell_start(weirpool_worker *worker)
 {
     struct wp_header *header = worker->segment.header;
     if (wp_load_seq_cst(&header->want_starts) != 0) {
+        WP_CRASH("before_started");
         wp_store_seq_cst(&header->started, 1);
+        WP_CRASH("after_started");
         ring(worker);
     }
 }
@@ -163,8 +172,11 @@ static int claim_now(weirpool_worker *worker, struct weirpool_claimed *claimed, 
     }
     worker->slot = wp_slot_at(&worker->segment, worker->position);
     note_start(worker, now);
+    WP_CRASH("after_note_start");
     tell_start(worker);
+    WP_CRASH("after_tell_start");
     wp_look(&worker->segment); /* more work: one more worker */
+    WP_CRASH("after_look");
     return view_payload(worker, claimed);
 }
 
@@ -226,6 +238,7 @@ static void ask_for_draining(weirpool_worker *worker)
 {
     uint64_t bit = UINT64_C(1) << (worker->number % 64);
     wp_fetch_or_seq_cst(&worker->segment.header->streaming[worker->number / 64], bit);
+    WP_CRASH("after_streaming_bit");
     ring(worker);
 }
 
@@ -239,6 +252,7 @@ static int send(weirpool_worker *worker, const void *data, size_t size)
         if (size == 0) {
             break;
         }
+        WP_CRASH("at_full_ring");
         ask_for_draining(worker);
         if (is_halted(worker)) {
             return -ESHUTDOWN;
@@ -255,10 +269,13 @@ static int send(weirpool_worker *worker, const void *data, size_t size)
 static int send_through_stream(weirpool_worker *worker, const struct iovec *parts, int count, size_t size)
 {
     struct wp_stream_head head = {.position = worker->position, .size = size};
+    WP_CRASH("before_head");
     int rc = send(worker, &head, sizeof head);
+    WP_CRASH("after_head");
     for (int i = 0; rc == 0 && i < count; i++) {
         rc = send(worker, parts[i].iov_base, parts[i].iov_len);
     }
+    WP_CRASH("after_last_byte");
     return rc;
 }
 
@@ -272,7 +289,9 @@ int wp_deliver(weirpool_worker *worker, const struct iovec *parts, int count)
     if (size > WP_INLINE_RESULT) {
         return send_through_stream(worker, parts, count, size);
     }
+    WP_CRASH("before_result");
     wp_parts_copy(worker->slot->result, parts, count);
+    WP_CRASH("after_result");
     return 0;
 }
 
@@ -285,11 +304,14 @@ int wp_complete(weirpool_worker *worker, int status)
     worker->slot->finished = (uint64_t)worker->free_since;
     worker->slot->status = status;
     worker->slot = NULL;
+    WP_CRASH("before_done");
     if (!wp_table_finish(&worker->segment, worker->number, worker->position)) {
         return -ECANCELED;
     }
     worker->just_finished = true;
+    WP_CRASH("before_ring");
     ring(worker);
+    WP_CRASH("after_ring");
     return 0;
 }
 
