@@ -50,7 +50,7 @@ static void kill_last_worker(void)
 {
     const struct wp_member *member = &rig.pool->members[WORKERS - 1];
     if (member->process >= 0) {
-        wp_os_process_kill(member->process);
+        wp_os_process_kill(member->process, member->pid);
         AWAIT(wp_os_process_ended(member->process));
     }
 }
