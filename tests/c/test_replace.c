@@ -1,6 +1,7 @@
 /* Workers that die in a pool that replaces them: each costs one attempt of one task, and nothing else. */
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 
 #include "replace_rig.h"
 
@@ -298,6 +299,337 @@ static void test_stop_while_results_stream(void)
     tear_down_idle();
 }
 
+/* Some of it is drained meanwhile: what is left in the ring of the dead worker is not its successor's. */
+static void test_stop_while_results_are_drained(void)
+{
+    struct dice dice = new_dice(2);
+    set_up_replacing(1, NULL);
+    int stopped = 0, rounds = (int)SCALED(200);
+    for (int round = 0; round < rounds; round++) {
+        struct order large = {.id = 1, .result_size = 4 * MIB};
+        struct stopper stopper;
+        bool broke = false;
+        weirpool_task *task = submit_order(&large, sizeof large, 0, 0);
+        uint64_t enough = roll(&dice, 4 * MIB);
+        AWAIT(collect_one(WEIRPOOL_NOW, &broke) != NULL || task->received > enough);
+        start_stopper(&stopper, task);
+        pthread_join(stopper.thread, NULL);
+        stopped += stopper.rc == 0;
+        if (stopper.rc == 0) {
+            CHECK_RC(describe_and_release(task).error, -ECANCELED);
+        } else {
+            CHECK_RC(stopper.rc, -EBUSY);
+            CHECK_OK(weirpool_wait(rig.pool, task, weirpool_deadline(PATIENCE_NS)));
+            CHECK(collect_one(WEIRPOOL_NOW, &broke) == task || wp_list_is_empty(&rig.pool->watched));
+            CHECK_EQ(describe_and_release(task).size, 4 * MIB);
+        }
+        await_workers();
+    }
+    printf("    %d of %d were stopped\n", stopped, rounds);
+    CHECK_EQ(stats().stopped, stopped);
+    tear_down_idle();
+}
+
+/* ---- step by step, with a worker that does what the test says ---- */
+
+static void set_up_by_hand(uint32_t workers)
+{
+    struct weirpool_options options = {.size = sizeof options, .workers = workers, .replace = 1};
+    board = board_new();
+    rig = (struct rig){.kind = ATTACHED, .workers = workers};
+    CHECK_OK(weirpool_open(&rig.pool, &options));
+}
+
+static const struct weirpool_event nothing = {.kind = WEIRPOOL_NOTHING};
+
+/* Its owner sees it go, if it has not seen that already. */
+static void leave(struct hand *hand, struct weirpool_event event)
+{
+    weirpool_task *task;
+    while (event.kind == WEIRPOOL_NOTHING) {
+        CHECK_EQ(weirpool_collect(rig.pool, &task, 1, &event, weirpool_deadline(PATIENCE_NS)), 0);
+    }
+    CHECK_EQ(event.kind, WEIRPOOL_WORKER_LEFT);
+    CHECK_EQ(event.worker, hand->number);
+    weirpool_worker_vacate(rig.pool, hand->number);
+    hand_close(hand);
+}
+
+static bool is_condemned(uint64_t position)
+{
+    return wp_state_tag(state_at(position)) == WP_CONDEMNED;
+}
+
+/* Condemned first: its worker's DONE comes too late, and the worker learns it. It ends with its worker, not before. */
+static void test_condemned_before_done(void)
+{
+    struct hand hand;
+    struct stopper stopper;
+    set_up_by_hand(1);
+    hand_open(&hand, rig.pool);
+    weirpool_task *task = submit(ANSWER, 1, 3);
+    hand_claim(&hand);
+    start_stopper(&stopper, task);
+    AWAIT(is_condemned(0));
+    check_pool(rig.pool);
+    CHECK_EQ(weirpool_phase(rig.pool, task), WEIRPOOL_RUNNING);
+    CHECK_EQ(stats().running, 1);
+    CHECK_RC(weirpool_cancel(rig.pool, task), -EBUSY);
+    struct iovec part = {.iov_base = "x", .iov_len = 1};
+    CHECK_RC(weirpool_finish(hand.worker, 0, &part, 1), -ECANCELED);
+    CHECK_EQ(weirpool_phase(rig.pool, task), WEIRPOOL_RUNNING);
+    hand_die(&hand);
+    pthread_join(stopper.thread, NULL);
+    CHECK_OK(stopper.rc);
+    CHECK_RC(describe_and_release(task).error, -ECANCELED);
+    leave(&hand, nothing);
+    CHECK_EQ(stats().workers_died, 0);
+    CHECK_EQ(stats().stopped, 1);
+    tear_down_idle();
+}
+
+/* Done first, and not taken yet: it has finished, its worker lives, and claims the next. */
+static void test_done_before_condemned(void)
+{
+    struct hand hand;
+    set_up_by_hand(1);
+    hand_open(&hand, rig.pool);
+    weirpool_task *task = submit(ANSWER, 0, 0);
+    weirpool_task *second = submit(ANSWER, 0, 0);
+    hand_claim(&hand);
+    hand_finish(&hand, "", 0);
+    CHECK_RC(weirpool_stop(rig.pool, task), -EBUSY);
+    hand_claim(&hand);
+    hand_finish(&hand, "", 0);
+    CHECK_RC(weirpool_stop(rig.pool, second), -EBUSY);
+    expect_done(2);
+    CHECK_EQ(stats().stopped, 0);
+    hand_die(&hand); /* of itself */
+    leave(&hand, nothing);
+    CHECK_EQ(stats().workers_died, 1);
+    tear_down_idle();
+}
+
+/* It had finished when its worker died: nothing is lost, but a death it is. */
+static void test_death_after_done(void)
+{
+    struct hand hand;
+    set_up_by_hand(1);
+    hand_open(&hand, rig.pool);
+    submit(ANSWER, 0, 0);
+    hand_claim(&hand);
+    hand_finish(&hand, "", 0);
+    hand_die(&hand);
+    weirpool_task *task;
+    struct weirpool_event event;
+    CHECK_EQ(weirpool_collect(rig.pool, &task, 1, &event, weirpool_deadline(PATIENCE_NS)), 1);
+    CHECK_RC(describe_and_release(task).error, 0);
+    leave(&hand, event);
+    CHECK_EQ(stats().workers_died, 1);
+    CHECK_EQ(stats().retried, 0);
+    tear_down_idle();
+}
+
+/* A permit that is held until its task is told is held after a stop, too. */
+static void test_stop_keeps_what_holds(void)
+{
+    struct hand hand;
+    struct stopper stopper;
+    struct iovec part = {.iov_base = "x", .iov_len = 1};
+    struct weirpool_request request = {.parts = &part, .count = 1, .interest = WEIRPOOL_HOLDS, .weighed = 1};
+    weirpool_task *task;
+    set_up_by_hand(1);
+    hand_open(&hand, rig.pool);
+    CHECK(weirpool_admit(rig.pool, WEIRPOOL_IN_BOUND, 1, WEIRPOOL_NOW) >= 0);
+    CHECK_OK(weirpool_publish(rig.pool, &request, &task));
+    hand_claim(&hand);
+    start_stopper(&stopper, task);
+    AWAIT(is_condemned(0));
+    hand_die(&hand);
+    pthread_join(stopper.thread, NULL);
+    CHECK_OK(stopper.rc);
+    CHECK_EQ(outstanding(rig.pool), 1);
+    weirpool_told(rig.pool, task);
+    CHECK_EQ(outstanding(rig.pool), 0);
+    weirpool_release(rig.pool, task);
+    leave(&hand, nothing);
+    tear_down_idle();
+}
+
+/* A break in the middle of it: the task has ended all the same, and is its caller's to tell. */
+static void test_break_while_stopping(void)
+{
+    struct hand hand;
+    struct stopper stopper;
+    set_up_by_hand(1);
+    hand_open(&hand, rig.pool);
+    weirpool_task *task = submit(ANSWER, 1, 0);
+    hand_claim(&hand);
+    start_stopper(&stopper, task);
+    AWAIT(is_condemned(0));
+    CHECK_OK(weirpool_break(rig.pool));
+    CHECK_EQ(weirpool_fault(rig.pool), WEIRPOOL_FAULT_ASKED);
+    hand_die(&hand);
+    pthread_join(stopper.thread, NULL);
+    CHECK_OK(stopper.rc);
+    CHECK_RC(describe_and_release(task).error, -ECANCELED);
+    CHECK(wp_list_is_empty(&rig.pool->watched));
+    hand_close(&hand);
+    tear_down_idle();
+}
+
+/* ---- workers that are not watched yet ---- */
+
+/* Forks a worker that claims, and never finishes. */
+static pid_t fork_claimer(uint32_t *number)
+{
+    weirpool_worker *worker;
+    struct weirpool_claimed claimed;
+    pid_t pid = fork_worker(rig.pool, number, &worker);
+    if (pid == 0) {
+        CHECK_OK(weirpool_claim(worker, &claimed, WEIRPOOL_FOREVER));
+        for (;;) {
+            pause();
+        }
+    }
+    return pid;
+}
+
+/* It claimed before anybody could watch it, and is killed as soon as somebody can. */
+static void test_stop_before_the_worker_is_watched(void)
+{
+    uint32_t number;
+    struct stopper stopper;
+    set_up_by_hand(1);
+    weirpool_task *task = submit(HOLD, 1, 0);
+    pid_t pid = fork_claimer(&number);
+    AWAIT(wp_state_tag(state_at(0)) == WP_RUNNING);
+    start_stopper(&stopper, task);
+    AWAIT(is_condemned(0));
+    int process = wp_os_process_open(pid);
+    CHECK_OK(weirpool_worker_watch(rig.pool, number, process, pid));
+    close(process);
+    rig.pids[number] = pid;
+    pthread_join(stopper.thread, NULL);
+    CHECK_OK(stopper.rc);
+    CHECK_RC(describe_and_release(task).error, -ECANCELED);
+    await_workers();
+    tear_down_idle();
+}
+
+static void test_abandoned_with_a_task(void)
+{
+    uint32_t number;
+    set_up_by_hand(1);
+    submit(ANSWER, 1, 1);
+    pid_t pid = fork_claimer(&number);
+    AWAIT(wp_state_tag(state_at(0)) == WP_RUNNING);
+    CHECK_SYS(kill(pid, SIGKILL));
+    CHECK_EQ(waitpid(pid, NULL, 0), pid);
+    weirpool_worker_abandon(rig.pool, number);
+    CHECK_EQ(stats().workers_died, 1);
+    CHECK_EQ(stats().retried, 1);
+    start_worker();
+    struct ended ended = next_end();
+    CHECK_RC(ended.error, 0);
+    CHECK_EQ(ended.attempts, 2);
+    tear_down_idle();
+}
+
+/* Ends as it was told to, before it has claimed anything. */
+static void start_and_end(enum weirpool_standing standing, bool announces)
+{
+    uint32_t number;
+    weirpool_worker *worker;
+    pid_t pid = fork_worker(rig.pool, &number, &worker);
+    if (pid == 0) {
+        if (announces) {
+            weirpool_announce(worker, standing);
+        }
+        _exit(1);
+    }
+    int process = wp_os_process_open(pid);
+    CHECK_OK(weirpool_worker_watch(rig.pool, number, process, pid));
+    close(process);
+    rig.pids[number] = pid;
+}
+
+static enum weirpool_event_kind next_event(void)
+{
+    weirpool_task *task;
+    struct weirpool_event event = {.kind = WEIRPOOL_NOTHING};
+    while (event.kind == WEIRPOOL_NOTHING) {
+        int n = weirpool_collect(rig.pool, &task, 1, &event, weirpool_deadline(PATIENCE_NS));
+        CHECK(n >= 0);
+        if (n == 1) {
+            CHECK_RC(describe_and_release(task).error, -EPIPE);
+        }
+    }
+    if (event.kind == WEIRPOOL_WORKER_LEFT) {
+        reap(event.worker);
+    }
+    return event.kind;
+}
+
+static void test_deaths_while_starting(void)
+{
+    set_up_by_hand(1);
+    submit(ANSWER, 1, 0);
+    for (int i = 1; i < WEIRPOOL_DEATHS_IN_A_ROW; i++) {
+        start_and_end(WEIRPOOL_UP, false);
+        CHECK_EQ(next_event(), WEIRPOOL_WORKER_LEFT);
+        CHECK_EQ(stats().workers_died, i);
+    }
+    start_and_end(WEIRPOOL_UP, true);
+    CHECK_EQ(next_event(), WEIRPOOL_BROKE);
+    CHECK_EQ(weirpool_fault(rig.pool), WEIRPOOL_FAULT_DEATHS_IN_A_ROW);
+    tear_down_idle();
+}
+
+static void test_planned_exits_are_no_deaths(void)
+{
+    set_up_by_hand(1);
+    for (int i = 0; i < 2 * WEIRPOOL_DEATHS_IN_A_ROW; i++) {
+        start_and_end(WEIRPOOL_LEAVES, true);
+        CHECK_EQ(next_event(), WEIRPOOL_WORKER_LEFT);
+    }
+    CHECK_EQ(stats().workers_died, 0);
+    tear_down_idle();
+}
+
+static void test_failed_initialization_breaks(void)
+{
+    set_up_by_hand(1);
+    submit(ANSWER, 1, 5);
+    start_and_end(WEIRPOOL_INIT_FAILED, true);
+    CHECK_EQ(next_event(), WEIRPOOL_BROKE);
+    CHECK_EQ(weirpool_fault(rig.pool), WEIRPOOL_FAULT_INIT_FAILED);
+    tear_down_idle();
+}
+
+/* ---- where descriptors have run out ---- */
+
+static void stop_without_descriptors(void)
+{
+    struct rlimit none = {.rlim_cur = 1}, before; /* poll() needs one */
+    set_up_replacing(1, NULL);
+    weirpool_task *task = submit(HOLD_ONCE, 1, 0);
+    AWAIT(atomic_load(&board->held) == 1);
+    CHECK_SYS(getrlimit(RLIMIT_NOFILE, &before));
+    none.rlim_max = before.rlim_max;
+    CHECK_SYS(setrlimit(RLIMIT_NOFILE, &none));
+    CHECK_OK(weirpool_stop(rig.pool, task));
+    CHECK_SYS(setrlimit(RLIMIT_NOFILE, &before));
+    CHECK_RC(describe_and_release(task).error, -ECANCELED);
+    await_workers();
+    tear_down_idle();
+}
+
+static void test_stop_without_descriptors(void)
+{
+    check_in_child(stop_without_descriptors);
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
@@ -315,5 +647,17 @@ int main(int argc, char **argv)
     RUN_UNLESS_TSAN(test_stop_while_nobody_collects);
     RUN_UNLESS_TSAN(test_two_stop_the_same);
     RUN_UNLESS_TSAN(test_stop_while_results_stream);
+    RUN_UNLESS_TSAN(test_stop_while_results_are_drained);
+    RUN(test_condemned_before_done);
+    RUN(test_done_before_condemned);
+    RUN(test_death_after_done);
+    RUN(test_stop_keeps_what_holds);
+    RUN(test_break_while_stopping);
+    RUN_UNLESS_TSAN(test_stop_before_the_worker_is_watched);
+    RUN_UNLESS_TSAN(test_abandoned_with_a_task);
+    RUN_UNLESS_TSAN(test_deaths_while_starting);
+    RUN_UNLESS_TSAN(test_planned_exits_are_no_deaths);
+    RUN_UNLESS_TSAN(test_failed_initialization_breaks);
+    RUN_UNLESS_TSAN(test_stop_without_descriptors);
     return check_end();
 }
