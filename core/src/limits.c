@@ -37,7 +37,9 @@ void wp_limit_begins(struct weirpool *pool, struct weirpool_task *task)
 
 void wp_limit_ends(struct weirpool_task *task)
 {
-    wp_list_remove(&task->limit_link);
+    if (task->limit_ns != 0) {
+        wp_list_remove(&task->limit_link);
+    }
 }
 
 /* As its worker says, within what we know by ourselves: it has run when we saw it first. */

@@ -92,6 +92,17 @@ static void test_a_retry_comes_first(void)
     tear_down_idle();
 }
 
+/* The collector is in user code: whoever waits for a task sees to the death, at its look. */
+static void test_death_while_nobody_collects(void)
+{
+    set_up_replacing(2, NULL);
+    weirpool_task *task = submit(DIE_ONCE, 1, 1);
+    CHECK_OK(weirpool_wait(rig.pool, task, weirpool_deadline(PATIENCE_NS)));
+    CHECK_EQ(next_end().attempts, 2);
+    await_workers();
+    tear_down_idle();
+}
+
 static void kill_idle(uint32_t worker)
 {
     uint64_t died = stats().workers_died;
@@ -638,6 +649,7 @@ int main(int argc, char **argv)
     RUN_UNLESS_TSAN(test_retries_run_out);
     RUN_UNLESS_TSAN(test_a_large_task_runs_again);
     RUN_UNLESS_TSAN(test_a_retry_comes_first);
+    RUN_UNLESS_TSAN(test_death_while_nobody_collects);
     RUN_UNLESS_TSAN(test_a_finished_task_ends_a_row);
     RUN_UNLESS_TSAN(test_three_in_a_row);
     RUN_UNLESS_TSAN(test_stop_a_waiting_task);
