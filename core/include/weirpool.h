@@ -98,7 +98,7 @@ struct weirpool_task_options {
  *                was left
  *   -ETIME       it ran over its limit, and no retry was left
  *   -EPIPE       the pool broke before this task finished
- *   -ECANCELED   weirpool_cancel() took it back, or weirpool_stop() ended it
+ *   -ECANCELED   weirpool_cancel() took it back, or weirpool_stop() (weirpool_worker.h) ended it
  *   -ENOMEM      the result did not fit this process's memory
  */
 struct weirpool_completion {

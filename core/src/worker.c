@@ -306,7 +306,7 @@ int wp_complete(weirpool_worker *worker, int status)
     worker->slot = NULL;
     WP_CRASH("before_done");
     if (!wp_table_finish(&worker->segment, worker->number, worker->position)) {
-        return -ECANCELED;
+        return is_halted(worker) ? -ESHUTDOWN : -ECANCELED; /* a pool that breaks takes all tasks back */
     }
     worker->just_finished = true;
     WP_CRASH("before_ring");

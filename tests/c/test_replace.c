@@ -480,6 +480,8 @@ static void test_break_while_stopping(void)
     AWAIT(is_condemned(0));
     CHECK_OK(weirpool_break(rig.pool));
     CHECK_EQ(weirpool_fault(rig.pool), WEIRPOOL_FAULT_ASKED);
+    struct iovec part = {.iov_base = "x", .iov_len = 1};
+    CHECK_RC(weirpool_finish(hand.worker, 0, &part, 1), -ESHUTDOWN);
     hand_die(&hand);
     pthread_join(stopper.thread, NULL);
     CHECK_OK(stopper.rc);
