@@ -111,6 +111,7 @@ struct weirpool_completion {
     int worker_pid;                 /* with -EOWNERDEAD, else 0 */
     int worker_status;              /* with -EOWNERDEAD, else 0 */
     uint32_t attempts;              /* how often a worker has started it */
+    uint64_t limit_ns;              /* as it was given; with -ETIME each attempt had so long */
 };
 
 /* How long something took, over the life of the pool: in nanoseconds, the percentiles to about 3 %. */

@@ -75,6 +75,7 @@ void weirpool_describe(weirpool_task *task, struct weirpool_completion *completi
         .worker_pid = task->worker_pid,
         .worker_status = task->worker_status,
         .attempts = task->attempts,
+        .limit_ns = (uint64_t)task->limit_ns,
     };
 }
 
