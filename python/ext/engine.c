@@ -22,15 +22,16 @@ static int set_patience(Engine *engine, PyObject *seconds)
 static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"workers", "bound",     "crew",     "pickler", "adaptive",
-                            "backlog", "max_bytes", "patience", NULL};
+                            "backlog", "max_bytes", "patience", "replace", NULL};
     unsigned workers;
     unsigned long long bound;
     PyObject *crew, *pickler = Py_None;
     int adaptive = 0;
     unsigned long long backlog = 0, bytes = 0;
     PyObject *patience = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "IKO|OpKKO", names, &workers, &bound, &crew, &pickler, &adaptive,
-                                     &backlog, &bytes, &patience)) {
+    int replace = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "IKO|OpKKOp", names, &workers, &bound, &crew, &pickler, &adaptive,
+                                     &backlog, &bytes, &patience, &replace)) {
         return NULL;
     }
     Engine *engine = (Engine *)type->tp_alloc(type, 0);
@@ -45,6 +46,7 @@ static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         .adaptive = (uint32_t)adaptive,
         .max_unstarted = backlog,
         .max_bytes = bytes,
+        .replace = (uint32_t)replace,
     };
     int rc = weirpool_open(&engine->pool, &options);
     if (rc != 0) {
@@ -53,6 +55,7 @@ static PyObject *engine_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         Py_DECREF(engine);
         return NULL;
     }
+    engine->replaces = replace;
     engine->weighs = bytes != 0;
     engine->starts_late = bytes != 0 || backlog != 0;
     engine->crew = Py_NewRef(crew);
@@ -80,6 +83,7 @@ static void close_pool(Engine *engine)
     if (engine->pool == NULL || weirpool_stats(engine->pool, &engine->last) != 0) {
         return; /* closed; or in a forked child: it is the parent's */
     }
+    engine->last_fault = weirpool_fault(engine->pool);
     (void)weirpool_close(engine->pool);
     engine->pool = NULL;
 }
@@ -126,7 +130,7 @@ weirpool *engine_pool(PyObject *self)
 {
     Engine *engine = (Engine *)self;
     if (engine->pool == NULL || engine->closing) {
-        raise_error(state_of(self), engine->broke ? -EPIPE : -ESHUTDOWN);
+        raise_pool_error(engine, engine->broke ? -EPIPE : -ESHUTDOWN);
         return NULL;
     }
     return engine->pool;
@@ -308,10 +312,32 @@ static PyObject *engine_break_method(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
+static enum weirpool_fault fault_of(const Engine *engine)
+{
+    return engine->pool != NULL ? weirpool_fault(engine->pool) : engine->last_fault;
+}
+
 static PyObject *engine_explained(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Engine *engine = (Engine *)self;
-    return PyBool_FromLong(engine->cause != NULL || engine->reason != NULL);
+    return PyBool_FromLong(engine->cause != NULL || engine->reason != NULL ||
+                           fault_of(engine) == WEIRPOOL_FAULT_CORRUPT);
+}
+
+static PyObject *or_none(PyObject *object)
+{
+    return object != NULL ? object : Py_None;
+}
+
+PyObject *engine_broken(Engine *engine, const char *text, int pid)
+{
+    return call_support(state_of((PyObject *)engine), "broken", "(OOiOiz)", or_none(engine->cause),
+                        or_none(engine->reason), (int)fault_of(engine), engine->crew, pid, text);
+}
+
+static PyObject *engine_why_broken(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return engine_broken((Engine *)self, unusable_text, 0);
 }
 
 static double seconds(uint64_t ns)
@@ -333,13 +359,13 @@ static PyObject *engine_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
         return raise_error(state_of(self), rc);
     }
     return Py_BuildValue(
-        "{sKsKsKsKsKsKsKsKsKsdsKsKsKsKsKsKsKsNsNsNsdsd}", "rejected", engine->rejected, "bytes_held", s.bytes_held,
+        "{sKsKsKsKsKsKsKsKsKsdsKsKsKsKsKsKsKsKsNsNsNsdsd}", "rejected", engine->rejected, "bytes_held", s.bytes_held,
         "bound", s.bound, "outstanding", s.outstanding, "waiting", s.waiting, "running", s.running, "blocked_producers",
         s.blocked_producers, "admitted_over_bound", s.admitted_over_bound, "peak_outstanding", s.peak_outstanding,
         "blocked_seconds", seconds(s.blocked_ns), "submitted", s.submitted, "finished", s.finished, "completed",
-        s.completed, "failed", s.failed, "cancelled", s.cancelled, "workers_died", s.workers_died, "segment_bytes",
-        s.segment_bytes, "wait", durations(&s.wait), "run", durations(&s.run), "refill_lag", durations(&s.refill_lag),
-        "occupancy", s.occupancy, "tasks_per_second", s.tasks_per_second);
+        s.completed, "failed", s.failed, "cancelled", s.cancelled, "retried", s.retried, "workers_died", s.workers_died,
+        "segment_bytes", s.segment_bytes, "wait", durations(&s.wait), "run", durations(&s.run), "refill_lag",
+        durations(&s.refill_lag), "occupancy", s.occupancy, "tasks_per_second", s.tasks_per_second);
 }
 
 static int append_worker(PyObject *list, const struct weirpool_worker_stats *worker)
@@ -396,9 +422,10 @@ static PyObject *engine_check(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 static PyMethodDef engine_methods[] = {
     {"submit", (PyCFunction)(void (*)(void))engine_submit, METH_FASTCALL,
-     "submit($self, fn, args, kwargs, /)\n--\n\nSubmit a call, waiting for room; return its Future."},
+     "submit($self, fn, args, kwargs, limit=0, retries=0, /)\n--\n\n"
+     "Submit a call, waiting for room; return its Future. limit: nanoseconds that it may run; 0: no limit."},
     {"submit_soon", (PyCFunction)(void (*)(void))engine_submit_soon, METH_FASTCALL,
-     "submit_soon($self, fn, args, kwargs, bell, /)\n--\n\n"
+     "submit_soon($self, fn, args, kwargs, bell, limit=0, retries=0, /)\n--\n\n"
      "Submit a call without waiting; return its Future, or the Ticket of a place in the line for room.\n\n"
      "bell is an eventfd, which is rung when the ticket should be polled."},
     {"collect", engine_collect, METH_NOARGS,
@@ -427,6 +454,8 @@ static PyMethodDef engine_methods[] = {
      "None."},
     {"explained", engine_explained, METH_NOARGS,
      "explained($self, /)\n--\n\nIs it known why the pool broke? If not, a worker died."},
+    {"why_broken", engine_why_broken, METH_NOARGS,
+     "why_broken($self, /)\n--\n\nReturn the BrokenProcessPool that submit() raises by now."},
     {"stats", engine_stats, METH_NOARGS, "stats($self, /)\n--\n\nReturn fields of Stats."},
     {"workers", engine_workers, METH_NOARGS,
      "workers($self, /)\n--\n\nReturn (pid, tasks, busy seconds) of each worker."},
@@ -442,7 +471,7 @@ static PyType_Slot engine_slots[] = {
     {Py_tp_clear, engine_clear},
     {Py_tp_methods, engine_methods},
     {Py_tp_doc, "Engine(workers, bound, crew, pickler=None, adaptive=False, backlog=0, max_bytes=0, "
-                "patience=None)\n--\n\n"
+                "patience=None, replace=False)\n--\n\n"
                 "A pool of the core; crew.start_one() brings a worker."},
     {0, NULL},
 };

@@ -33,6 +33,20 @@ PyObject *raise_error(struct state *state, int rc)
     }
 }
 
+PyObject *raise_pool_error(Engine *engine, int rc)
+{
+    struct state *state = state_of((PyObject *)engine);
+    if (rc != -EPIPE) {
+        return raise_error(state, rc);
+    }
+    PyObject *error = engine_broken(engine, unusable_text, 0);
+    if (error != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+        Py_DECREF(error);
+    }
+    return NULL;
+}
+
 #if PY_VERSION_HEX >= 0x030c0000
 
 PyObject *take_exception(void)

@@ -86,6 +86,10 @@ extern const char unusable_text[];
 /* Raises what a -errno of the core means for a user, where the caller has no better word for it; returns NULL. */
 PyObject *raise_error(struct state *state, int rc);
 
+/* What an operation on this pool has failed with: as above, and a broken pool says why it broke. */
+typedef struct engine Engine;
+PyObject *raise_pool_error(Engine *engine, int rc);
+
 /* Takes the exception that is set, with its traceback; gives it back. restore_exception() steals the reference. */
 PyObject *take_exception(void);
 void restore_exception(PyObject *error);
@@ -152,8 +156,6 @@ struct known_names {
 
 /* ---- message.c ---- */
 
-typedef struct engine Engine;
-
 struct call {
     PyObject *fn, *args, *kwargs; /* kwargs: NULL if there are none and it was decoded */
 };
@@ -184,6 +186,7 @@ struct engine {
     uint64_t unsent; /* tasks that could not be pickled */
     uint64_t rejected; /* submissions for which there was no room */
     int64_t patience; /* how long a submission waits for room, in ns; WEIRPOOL_FOREVER; negative: not at all */
+    bool replaces; /* a worker's death costs only its task */
     bool weighs; /* bytes are bounded */
     bool starts_late; /* a producer may have to wait while there are fewer workers than may be */
     bool warned; /* that a submission blocks an event loop */
@@ -193,6 +196,7 @@ struct engine {
     int closing;      /* close it when nobody is inside */
     int broke;
     struct weirpool_stats last; /* what the pool said when it was closed */
+    enum weirpool_fault last_fault;
 };
 
 /* Around every call during which the interpreter lock may be released: the pool is not closed meanwhile. */
@@ -208,6 +212,12 @@ void engine_sweep(Engine *engine);
 /* Breaks the pool, if it is not broken already; both are texts or NULL. */
 void engine_break(Engine *engine, PyObject *cause, PyObject *reason);
 
+/*
+ * The exception that says why the pool broke; a new one each time. `text` is used where nothing more is known. pid: of
+ * the worker whose death is its cause; 0: of the one that broke the pool. NULL: exception set.
+ */
+PyObject *engine_broken(Engine *engine, const char *text, int pid);
+
 /* ---- submit.c ---- */
 
 /* Around callbacks, pickling and submitting: a submit of this thread's does not wait at the gate meanwhile. */
@@ -217,14 +227,14 @@ void leave_delivery(void);
 /* Is this thread inside of one? */
 int is_delivering(void);
 
-/* submit(fn, args, kwargs) -> Future: a method of Engine. */
+/* submit(fn, args, kwargs, limit, retries) -> Future: a method of Engine. */
 PyObject *engine_submit(PyObject *self, PyObject *const *args, Py_ssize_t count);
 
 /* ---- ticket.c ---- */
 
 extern PyType_Spec ticket_spec;
 
-/* submit_soon(fn, args, kwargs, bell) -> Future | Ticket: a method of Engine. */
+/* submit_soon(fn, args, kwargs, bell, limit, retries) -> Future | Ticket: a method of Engine. */
 PyObject *engine_submit_soon(PyObject *self, PyObject *const *args, Py_ssize_t count);
 
 /* The engine was shut down. Tickets give up permits that nobody might come to use: the end of the pool waits for them. */

@@ -195,27 +195,50 @@ static PyObject *future_running(PyObject *self, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(!has_ended(self) && current_state(self) == RUNNING);
 }
 
-static PyObject *future_cancel(PyObject *self, PyObject *Py_UNUSED(ignored))
+static PyObject *cancel_task(PyObject *self, int force)
 {
-    if (is_taskless(self)) {
-        return call_base(self, "cancel", NULL, NULL);
-    }
-    if (has_ended(self) || task_of(self) == NULL) {
-        return PyBool_FromLong(was_cancelled(self));
-    }
     Engine *engine = handle_of(self)->engine;
     PyObject *answer;
     engine_enter(engine);
-    int rc = withdraw(self);
+    int rc = force ? stop(self) : withdraw(self);
     if (rc == 0) {
         answer = tell_cancelled(self) == 0 ? Py_NewRef(Py_True) : NULL;
-    } else if (rc == -EBUSY) {
+    } else if (rc == -EBUSY || rc == -EALREADY) {
         answer = PyBool_FromLong(was_cancelled(self));
     } else {
         answer = rc < 0 ? raise_error(state_of(self), rc) : NULL;
     }
     engine_leave(engine);
     return answer;
+}
+
+/* Only where a worker may be killed and another takes its place. -1: exception set. */
+static int check_force(PyObject *self)
+{
+    if (!is_taskless(self) && handle_of(self)->engine->replaces) {
+        return 0;
+    }
+    PyErr_SetString(PyExc_ValueError, "cancel(force=True) needs an executor with on_worker_death=\"replace\"");
+    return -1;
+}
+
+static PyObject *future_cancel(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"force", NULL};
+    int force = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$p:cancel", names, &force)) {
+        return NULL;
+    }
+    if (force && check_force(self) < 0) {
+        return NULL;
+    }
+    if (is_taskless(self)) {
+        return call_base(self, "cancel", NULL, NULL);
+    }
+    if (has_ended(self) || task_of(self) == NULL) {
+        return PyBool_FromLong(was_cancelled(self));
+    }
+    return cancel_task(self, force);
 }
 
 /* 0 or -1. A callback that comes after the end is called at once. */
@@ -284,10 +307,14 @@ static PyMethodDef future_methods[] = {
     {"cancelled", future_cancelled, METH_NOARGS, "cancelled($self, /)\n--\n\nTrue if the call was cancelled."},
     {"running", future_running, METH_NOARGS,
      "running($self, /)\n--\n\nTrue while a worker executes the call, and only then."},
-    {"cancel", future_cancel, METH_NOARGS,
-     "cancel($self, /)\n--\n\n"
+    {"cancel", (PyCFunction)(void (*)(void))future_cancel, METH_VARARGS | METH_KEYWORDS,
+     "cancel($self, /, *, force=False)\n--\n\n"
      "Cancel the call if no worker has started it, and run the done-callbacks.\n\n"
-     "Returns True if it is cancelled, False if it runs or has finished."},
+     "force: Stop a call that runs, too, by killing its worker, and wait for the end of that process. Another worker\n"
+     "takes its place; no other call is disturbed. The call is not run again, whatever its retries.\n\n"
+     "Returns True if it is cancelled, False if it runs or has finished. Any thread may call it, also a "
+     "done-callback.\n"
+     "Raises ValueError: force, and the executor is none with on_worker_death=\"replace\"."},
     {"add_done_callback", (PyCFunction)(void (*)(void))future_add_done_callback, METH_VARARGS | METH_KEYWORDS,
      "add_done_callback($self, /, fn)\n--\n\n"
      "Call fn(future) when the call has finished or was cancelled; at once if it has.\n\n"

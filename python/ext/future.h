@@ -112,7 +112,10 @@ int run_callbacks(PyObject *self, int pass_on);
 /* Takes the task back, under the condition if there is one. 0, -errno, or 1 with an exception set. */
 int withdraw(PyObject *self);
 
-/* After withdraw() returned 0. -1: a callback raised what is no Exception. */
+/* Ends the task also if it runs. As withdraw(), or -EALREADY; it waits for the end of a process, without the condition. */
+int stop(PyObject *self);
+
+/* After withdraw() or stop() returned 0. -1: a callback raised what is no Exception. */
 int tell_cancelled(PyObject *self);
 
 #endif

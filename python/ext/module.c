@@ -190,7 +190,11 @@ static int module_exec(PyObject *module)
         PyModule_AddIntConstant(module, "BROKE", WEIRPOOL_BROKE) < 0 ||
         PyModule_AddIntConstant(module, "DRAINED", WEIRPOOL_DRAINED) < 0 ||
         PyModule_AddIntConstant(module, "UP", WEIRPOOL_UP) < 0 ||
+        PyModule_AddIntConstant(module, "LEAVES", WEIRPOOL_LEAVES) < 0 ||
         PyModule_AddIntConstant(module, "INIT_FAILED", WEIRPOOL_INIT_FAILED) < 0 ||
+        PyModule_AddIntConstant(module, "DEATHS_IN_A_ROW", WEIRPOOL_DEATHS_IN_A_ROW) < 0 ||
+        PyModule_AddIntConstant(module, "FAULT_DEATHS_IN_A_ROW", WEIRPOOL_FAULT_DEATHS_IN_A_ROW) < 0 ||
+        PyModule_AddIntConstant(module, "FAULT_CORRUPT", WEIRPOOL_FAULT_CORRUPT) < 0 ||
         PyModule_AddIntConstant(module, "INLINE_PAYLOAD", WEIRPOOL_INLINE_PAYLOAD) < 0 ||
         PyModule_AddIntConstant(module, "INLINE_RESULT", WEIRPOOL_INLINE_RESULT) < 0 ||
         PyModule_AddIntConstant(module, "MAX_WORKERS", WEIRPOOL_MAX_WORKERS) < 0 ||

@@ -11,17 +11,16 @@ static int must_leave_the_bytes(void)
            PyErr_ExceptionMatches(PyExc_RecursionError);
 }
 
-static PyObject *or_none(PyObject *object)
-{
-    return object != NULL ? object : Py_None;
-}
-
-/* The exception of a task whose pool broke while it was outstanding. */
-static PyObject *broken_exception(PyObject *self, int worker_pid)
+/* The exception of a task whose worker died. */
+static PyObject *death_exception(PyObject *self, const struct weirpool_completion *end)
 {
     Engine *engine = handle_of(self)->engine;
-    return call_support(state_of(self), "broken", "(OOOi)", or_none(engine->cause), or_none(engine->reason),
-                        engine->crew, worker_pid);
+    return call_support(state_of(self), "died", "(OiI)", engine->crew, end->worker_pid, end->attempts);
+}
+
+static PyObject *timeout_exception(PyObject *self, const struct weirpool_completion *end)
+{
+    return call_support(state_of(self), "ran_over", "(dI)", (double)end->limit_ns / 1e9, end->attempts);
 }
 
 /* The result cannot be decoded: as in the standard library, that breaks the pool. */
@@ -32,7 +31,7 @@ static PyObject *break_by_decoding(PyObject *self)
     PyObject *cause = call_support(state, "format_cause", "(O)", error);
     PyObject *exception = NULL;
     if (cause != NULL) {
-        exception = call_support(state, "broken", "(OOOi)", cause, Py_None, handle_of(self)->engine->crew, 0);
+        exception = call_support(state, "undecodable", "(O)", cause);
         engine_break(handle_of(self)->engine, cause, NULL);
     }
     Py_XDECREF(cause);
@@ -91,15 +90,29 @@ static int decode_value(PyObject *self, const struct weirpool_completion *end, P
     return -1;
 }
 
+/* What the end of a task that did not come to its end means for its user. */
+static PyObject *exception_of(PyObject *self, const struct weirpool_completion *end)
+{
+    Engine *engine = handle_of(self)->engine;
+    if (end->error == -ENOMEM) {
+        return no_memory_exception(end->result_size);
+    }
+    if (end->error == -ETIME) {
+        return timeout_exception(self, end);
+    }
+    if (end->error == -EOWNERDEAD && engine->replaces) {
+        return death_exception(self, end);
+    }
+    return engine_broken(engine, NULL, end->worker_pid); /* the pool broke while it was outstanding */
+}
+
 /* Sets at most one of the two. -1: an exception of the asker's is set; if neither is set the bytes are left. */
 static int decode_end(PyObject *self, PyObject **result, PyObject **exception)
 {
     struct weirpool_completion end;
     weirpool_describe(task_of(self), &end);
-    if (end.error == -ENOMEM) {
-        *exception = no_memory_exception(end.result_size);
-    } else if (end.error != 0) {
-        *exception = broken_exception(self, end.worker_pid);
+    if (end.error != 0) {
+        *exception = exception_of(self, &end);
     } else {
         PyObject *value;
         int rc = decode_value(self, &end, &value);

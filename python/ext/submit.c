@@ -27,6 +27,31 @@ enum weirpool_admission own_admission(void)
     return deliveries > 0 ? WEIRPOOL_OVER_BOUND : WEIRPOOL_IN_BOUND;
 }
 
+/* ---- what is submitted ---- */
+
+int parse_options(PyObject *const *args, Py_ssize_t count, struct task_options *options)
+{
+    *options = (struct task_options){.limit_ns = 0};
+    if (count > 0) {
+        options->limit_ns = PyLong_AsUnsignedLongLong(args[0]);
+    }
+    if (count > 1 && !PyErr_Occurred()) {
+        options->retries = (uint32_t)PyLong_AsUnsignedLong(args[1]);
+    }
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+struct weirpool_request request_for(const struct submission *s, const struct encoded *encoded)
+{
+    return (struct weirpool_request){
+        .parts = encoded->parts,
+        .count = encoded->count,
+        .user = s->future,
+        .limit_ns = s->options.limit_ns,
+        .retries = s->options.retries,
+    };
+}
+
 /* ---- waiting in line ---- */
 
 int refuse(Engine *engine)
@@ -142,7 +167,7 @@ static int wait_in_line(const struct submission *s, const struct weirpool_reques
         return refuse(s->engine);
     }
     if (rc != 0) {
-        raise_error(state_of((PyObject *)s->engine), rc);
+        raise_pool_error(s->engine, rc);
         return -1;
     }
     return start_worker_after_wait(s->engine, request->parts != NULL);
@@ -161,12 +186,8 @@ void undo_flight(PyObject *future)
 
 static int publish(const struct submission *s, const struct encoded *encoded, size_t weighed)
 {
-    const struct weirpool_request request = {
-        .parts = encoded->parts,
-        .count = encoded->count,
-        .user = s->future,
-        .weighed = weighed,
-    };
+    struct weirpool_request request = request_for(s, encoded);
+    request.weighed = weighed;
     weirpool_task **task = future_task(s->future);
     if (encoded->size <= WEIRPOOL_PARK_LIMIT) {
         return weirpool_publish(s->engine->pool, &request, task);
@@ -185,7 +206,7 @@ static int publish_in_flight(const struct submission *s, const struct encoded *e
     int rc = publish(s, encoded, weighed);
     if (rc != 0) {
         undo_flight(s->future);
-        raise_error(state_of((PyObject *)s->engine), rc);
+        raise_pool_error(s->engine, rc);
         return -1;
     }
     return 0;
@@ -234,7 +255,7 @@ static int fail_submission(const struct submission *s, size_t weighed)
 /* A small task waits in line with its pickle, so that whoever makes room can publish it. */
 static int park(const struct submission *s, const struct encoded *encoded)
 {
-    const struct weirpool_request request = {.parts = encoded->parts, .count = encoded->count, .user = s->future};
+    const struct weirpool_request request = request_for(s, encoded);
     int came = 0;
     begin_flight(s->future);
     int rc = wait_in_line(s, &request, &came);
@@ -297,7 +318,7 @@ int submit_permitted(const struct submission *s, struct encoded *encoded)
     }
     if (rc != 0) {
         weirpool_forgo(s->engine->pool, 0);
-        raise_error(state_of((PyObject *)s->engine), rc);
+        raise_pool_error(s->engine, rc);
         rc = -1;
     } else {
         rc = publish_in_flight(s, encoded, s->engine->weighs ? encoded->size : 0);
@@ -351,7 +372,7 @@ int admit(const struct submission *s)
         return s->deadline <= 0 ? refuse(engine) : 1;
     }
     if (rc < 0) {
-        raise_error(state_of((PyObject *)engine), rc);
+        raise_pool_error(engine, rc);
         return -1;
     }
     if (rc == 1 && start_wanted_worker(engine) < 0) {
@@ -380,11 +401,12 @@ static int64_t deadline_of(const Engine *engine)
 PyObject *engine_submit(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
     Engine *engine = (Engine *)self;
-    if (count != 3 || !PyTuple_CheckExact(args[1]) || !PyDict_CheckExact(args[2])) {
-        PyErr_SetString(PyExc_TypeError, "submit() takes fn, args and kwargs");
+    if (count < 3 || count > 5 || !PyTuple_CheckExact(args[1]) || !PyDict_CheckExact(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "submit() takes fn, args, kwargs, limit and retries");
         return NULL;
     }
-    if (engine_pool(self) == NULL) {
+    struct task_options options;
+    if (parse_options(args + 3, count - 3, &options) < 0 || engine_pool(self) == NULL) {
         return NULL;
     }
     engine_enter(engine);
@@ -394,6 +416,7 @@ PyObject *engine_submit(PyObject *self, PyObject *const *args, Py_ssize_t count)
         .engine = engine,
         .call = &call,
         .future = future,
+        .options = options,
         .admission = own_admission(),
         .deadline = deadline_of(engine),
     };

@@ -4,11 +4,21 @@
 
 #include "ext.h"
 
+/* What with_options() says of a call. */
+struct task_options {
+    uint64_t limit_ns; /* how long one attempt may run; 0: no limit */
+    uint32_t retries;
+};
+
+/* From arguments that may be missing. -1: exception set. */
+int parse_options(PyObject *const *args, Py_ssize_t count, struct task_options *options);
+
 /* One call to submit. */
 struct submission {
     Engine *engine;
     const struct call *call;
     PyObject *future;
+    struct task_options options;
     enum weirpool_admission admission;
     int64_t deadline; /* of all its waits together; WEIRPOOL_NOW: it is refused where it would have to wait */
 };
@@ -28,6 +38,9 @@ int admit(const struct submission *s);
  * bytes, and the caller clears `encoded`.
  */
 int submit_permitted(const struct submission *s, struct encoded *encoded);
+
+/* A pickled task, as the core wants it; it refers to `encoded`. */
+struct weirpool_request request_for(const struct submission *s, const struct encoded *encoded);
 
 /* With a permit and `size` bytes: pickles (again) and publishes. As above, and never 1. */
 int submit_weighed(const struct submission *s, size_t size);

@@ -161,6 +161,35 @@ int withdraw(PyObject *self)
     return rc;
 }
 
+/* -EBUSY: it has finished, and its end is looked for. -EALREADY: another thread has stopped it, and tells it. */
+static int try_to_stop(PyObject *self)
+{
+    weirpool *pool = pool_of(self);
+    weirpool_task *task = task_of(self);
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = weirpool_stop(pool, task);
+    if (rc == -EBUSY || rc == -EALREADY) {
+        (void)weirpool_wait(pool, task, short_slice(WEIRPOOL_FOREVER));
+    }
+    Py_END_ALLOW_THREADS
+    return rc;
+}
+
+int stop(PyObject *self)
+{
+    int rc;
+    while (((rc = try_to_stop(self)) == -EBUSY || rc == -EALREADY) && !has_ended(self)) {
+        if (PyErr_CheckSignals() < 0) {
+            return 1;
+        }
+    }
+    if (rc == 0) {
+        announce(self);
+    }
+    return rc;
+}
+
 int tell_cancelled(PyObject *self)
 {
     weirpool_told(pool_of(self), task_of(self)); /* first: a callback may wait for the pool to end */

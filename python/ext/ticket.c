@@ -57,7 +57,7 @@ static int take_place(Ticket *t, enum stage stage, struct weirpool_request *requ
     int rc = weirpool_queue(s->engine->pool, request, future_task(s->future), &t->place);
     if (rc != 0) {
         t->place = NULL;
-        raise_error(state_of((PyObject *)t), rc);
+        raise_pool_error(s->engine, rc);
         return -1;
     }
     t->stage = stage;
@@ -116,7 +116,7 @@ void tickets_retire(Engine *engine)
 static enum step park(Ticket *t, const struct encoded *encoded)
 {
     const struct submission *s = &t->submission;
-    struct weirpool_request request = {.parts = encoded->parts, .count = encoded->count, .user = s->future};
+    struct weirpool_request request = request_for(s, encoded);
     begin_flight(s->future);
     if (take_place(t, PARKED, &request) < 0) {
         undo_flight(s->future);
@@ -187,7 +187,7 @@ static enum step go_on(Ticket *t, int outcome)
 {
     if (outcome != 0) {
         give_back(t, false);
-        raise_error(state_of((PyObject *)t), outcome);
+        raise_pool_error(t->submission.engine, outcome);
         return FAILED;
     }
     if (start_worker_after_wait(t->submission.engine, t->stage == PARKED) < 0) {
@@ -320,7 +320,7 @@ static PyObject *ticket_permitted(PyObject *self, void *Py_UNUSED(closure))
 
 /* ---- making and ending ---- */
 
-static Ticket *ticket_new(Engine *engine, PyObject *const *args, int bell)
+static Ticket *ticket_new(Engine *engine, PyObject *const *args, int bell, const struct task_options *options)
 {
     struct state *state = state_of((PyObject *)engine);
     PyObject *future = future_new(state, engine);
@@ -336,6 +336,7 @@ static Ticket *ticket_new(Engine *engine, PyObject *const *args, int bell)
         .engine = (Engine *)Py_NewRef((PyObject *)engine),
         .call = &t->call,
         .future = future,
+        .options = *options,
         .admission = own_admission(),
         .deadline = engine->patience != WEIRPOOL_FOREVER && engine->patience <= 0 ? WEIRPOOL_NOW : WEIRPOOL_FOREVER,
     };
@@ -345,15 +346,19 @@ static Ticket *ticket_new(Engine *engine, PyObject *const *args, int bell)
 PyObject *engine_submit_soon(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
     Engine *engine = (Engine *)self;
-    if (count != 4 || !PyTuple_CheckExact(args[1]) || !PyDict_CheckExact(args[2])) {
-        PyErr_SetString(PyExc_TypeError, "submit_soon() takes fn, args, kwargs and bell");
+    if (count < 4 || count > 6 || !PyTuple_CheckExact(args[1]) || !PyDict_CheckExact(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "submit_soon() takes fn, args, kwargs, bell, limit and retries");
+        return NULL;
+    }
+    struct task_options options;
+    if (parse_options(args + 4, count - 4, &options) < 0) {
         return NULL;
     }
     int bell = (int)PyLong_AsLong(args[3]);
     if ((bell == -1 && PyErr_Occurred()) || engine_pool(self) == NULL) {
         return NULL;
     }
-    Ticket *t = ticket_new(engine, args, bell);
+    Ticket *t = ticket_new(engine, args, bell, &options);
     if (t == NULL) {
         return NULL;
     }

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from weirpool._advice import Advice, advise
     from weirpool._as_completed import as_completed
     from weirpool._bounded import bounded
-    from weirpool._errors import BlockingSubmitWarning, RejectedSubmission, SubmitTimeout, WorkerDied
+    from weirpool._core import Future
+    from weirpool._errors import BlockingSubmitWarning, RejectedSubmission, SubmitTimeout, TaskTimeout, WorkerDied
     from weirpool._feeder import Failure, Feeder, FeederStats
     from weirpool._policy import AUTO_BACKLOG
     from weirpool._results import Results
@@ -35,12 +36,14 @@ __all__ = [
     "Failure",
     "Feeder",
     "FeederStats",
+    "Future",
     "Percentiles",
     "ProcessPoolExecutor",
     "RejectedSubmission",
     "Results",
     "Stats",
     "SubmitTimeout",
+    "TaskTimeout",
     "ThreadPoolExecutor",
     "WorkerDied",
     "WorkerStats",
@@ -62,11 +65,13 @@ _HOMES = {
     "Failure": "weirpool._feeder",
     "Feeder": "weirpool._feeder",
     "FeederStats": "weirpool._feeder",
+    "Future": "weirpool._core",
     "ProcessPoolExecutor": "weirpool.process",
     "RejectedSubmission": "weirpool._errors",
     "Results": "weirpool._results",
     "Stats": "weirpool._stats",
     "SubmitTimeout": "weirpool._errors",
+    "TaskTimeout": "weirpool._errors",
     "ThreadPoolExecutor": "weirpool.thread",
     "WorkerDied": "weirpool._errors",
     "WorkerStats": "weirpool._stats",

@@ -29,6 +29,8 @@ class Collector(threading.Thread):
         self._engine = engine
         self._crew = crew
         self._executor = weakref.ref(executor, lambda _: _shut_down(engine))
+        recycles = executor._max_tasks_per_child is not None and not executor._replaces
+        self._collected = _support.COLLECTED if recycles else _support.COLLECTED_LATER
 
     def start(self) -> None:
         with _lock:
@@ -76,14 +78,14 @@ class Collector(threading.Thread):
         self._engine.shutdown()
 
     def _replace_one(self) -> None:
-        """A worker has left as planned: another takes its place. If there is none, what waits ends with the reason.
+        """A worker has left, or died: another takes its place. If there is none, what waits ends with the reason.
 
         As in CPython 3.14, nobody takes the place of a worker once the executor was collected or is shut down by force.
         """
         executor = self._executor()
         cause = None
         if executor is None:
-            reason = _support.COLLECTED
+            reason = self._collected
         elif executor._force_shutting_down:
             reason = _support.FORCED
         else:

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from concurrent.futures import Future as BaseFuture
+from concurrent.futures.process import BrokenProcessPool
 from pickle import PickleBuffer
 from typing import Any, Generic, NoReturn, TypeVar, final
 
@@ -16,7 +17,11 @@ WORKER_LEFT: int
 BROKE: int
 DRAINED: int
 UP: int
+LEAVES: int
 INIT_FAILED: int
+DEATHS_IN_A_ROW: int
+FAULT_DEATHS_IN_A_ROW: int
+FAULT_CORRUPT: int
 FORKED: str
 SHUT_DOWN: str
 UNUSABLE: str
@@ -31,7 +36,7 @@ class Future(BaseFuture[_T]):
     def done(self) -> bool: ...
     def cancelled(self) -> bool: ...
     def running(self) -> bool: ...
-    def cancel(self) -> bool: ...
+    def cancel(self, *, force: bool = False) -> bool: ...
     def add_done_callback(self, fn: Callable[[BaseFuture[_T]], object]) -> None: ...
     def _invoke_callbacks(self) -> None: ...
     def __reduce__(self) -> NoReturn: ...
@@ -48,10 +53,26 @@ class Engine:
         backlog: int = 0,
         max_bytes: int = 0,
         patience: float | None = None,
+        replace: bool = False,
     ) -> Engine: ...
-    def submit(self, fn: Callable[..., _T], args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Future[_T]: ...
+    def submit(
+        self,
+        fn: Callable[..., _T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        limit: int = 0,
+        retries: int = 0,
+        /,
+    ) -> Future[_T]: ...
     def submit_soon(
-        self, fn: Callable[..., _T], args: tuple[Any, ...], kwargs: dict[str, Any], bell: int, /
+        self,
+        fn: Callable[..., _T],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        bell: int,
+        limit: int = 0,
+        retries: int = 0,
+        /,
     ) -> Future[_T] | Ticket[_T]: ...
     def collect(self) -> tuple[int, int]: ...
     def reserve(self) -> int | None: ...
@@ -65,6 +86,7 @@ class Engine:
     def cancel_waiting(self, spare: int, /) -> None: ...
     def break_(self, cause: str | None, reason: str | None = None, /) -> None: ...
     def explained(self) -> bool: ...
+    def why_broken(self) -> BrokenProcessPool: ...
     def stats(self) -> dict[str, Any]: ...
     def workers(self) -> list[tuple[int, int, float]]: ...
     def check(self) -> None: ...
@@ -80,7 +102,14 @@ class Ticket(Generic[_T]):
 @final
 class Worker:
     def __new__(
-        cls, segment: int, doorbell: int, parent: int, number: int, pickler: Pickler | None = None
+        cls,
+        segment: int,
+        doorbell: int,
+        parent: int,
+        number: int,
+        pickler: Pickler | None = None,
+        stays: bool = False,
+        max_memory: int = 0,
     ) -> Worker: ...
     def announce(self, standing: int, /) -> None: ...
     def run(self, most: int, /) -> None: ...

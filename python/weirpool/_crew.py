@@ -37,6 +37,7 @@ class Crew:
         self._halted = False
         self._poll_lock = threading.RLock()  # of exit codes: two threads at once could read a wrong one; and of `_dead`
         self._dead: dict[int, int] | None = None
+        self._codes: dict[int, int] = {}  # exit codes of workers that left, other than 0
 
     def serve(self, engine: _core.Engine) -> None:
         """Start workers for this engine from now on."""
@@ -45,6 +46,8 @@ class Crew:
     def dismiss(self) -> None:
         """All have ended: let go of them, whose descriptors would stay open, and of the engine."""
         self._engine = None
+        for pid, process in self.processes.items():
+            self._note_code(pid, self._exit_code(process) or 0)
         self.processes = {}
         self._by_number = {}
 
@@ -98,14 +101,30 @@ class Crew:
             os.close(fd)
 
     def see_off(self, number: int) -> None:
-        """A worker left as planned: forget it."""
+        """A worker has left, as planned, or died and is to be replaced: forget all but how it ended."""
         with self._lock:
             process = self._by_number.pop(number)
             self._join(process)
             assert process.pid is not None
+            self._note_code(process.pid, self._exit_code(process) or 0)
             self.processes.pop(process.pid, None)
             if self._engine is not None:
                 self._engine.vacate(number)
+
+    def _note_code(self, pid: int, code: int) -> None:
+        if code != 0:
+            self._codes[pid] = code
+        else:
+            self._codes.pop(pid, None)  # another process had that pid before
+
+    def exit_code_of(self, pid: int) -> int:
+        """How a worker ended that has died. Waits a moment where that is not known yet."""
+        deadline = time.monotonic() + _EXIT_CODE_SECONDS
+        process = self.processes.get(pid) if os.getpid() == self._owner else None
+        while process is not None and self._exit_code(process) is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        code = None if process is None else self._exit_code(process)
+        return self._codes.get(pid, 0) if code is None else code
 
     def start_wanted(self) -> str | None:
         """Start one more worker if there is work for it. Returns why it could not be started, as a text."""
@@ -196,4 +215,5 @@ def _worker_args(executor: Any) -> tuple[Any, ...]:
     initializer, pickler = executor._initializer, executor._pickler
     if initializer is not None and pickler is not None:
         initializer = Initializer(pickler, initializer)
-    return initializer, executor._initargs, executor._max_tasks_per_child, pickler
+    limits = executor._max_tasks_per_child or 0, executor._max_worker_memory or 0
+    return initializer, executor._initargs, limits, pickler, executor._replaces

@@ -10,6 +10,7 @@ AUTO_BACKLOG: Final[Literal[True]] = True
 """As ``max_submit_backlog``: twice as many tasks as there are workers."""
 
 _MOST = 2**62  # what the engine can count to, and more than anybody has
+_MOST_RETRIES = 2**32 - 1
 
 
 def is_count(value: object) -> TypeGuard[int]:
@@ -35,6 +36,31 @@ def check_bytes(size: object) -> int | None:
     if not is_count(size):
         raise ValueError("max_bytes must be None or a positive int")
     return min(size, _MOST)
+
+
+def check_memory(most: object) -> int | None:
+    """Return ``max_worker_memory`` as a worker takes it."""
+    if most is None:
+        return None
+    if not is_count(most):
+        raise ValueError("max_worker_memory must be None or a positive int")
+    return min(most, _MOST)
+
+
+def check_retries(retries: object) -> int:
+    """Return ``retries`` as the engine takes it."""
+    if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
+        raise ValueError("retries must be an int >= 0")
+    return min(retries, _MOST_RETRIES)
+
+
+def limit(timeout: float | None) -> int:
+    """Return the ``timeout`` of a task in nanoseconds; 0: there is none."""
+    if timeout is None:
+        return 0
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:  # nor NaN
+        raise ValueError("timeout must be None or a number of seconds, more than 0")
+    return max(1, int(min(timeout, _MOST / 10**9) * 10**9))
 
 
 def check_int(name: str, value: object) -> int:

@@ -12,7 +12,7 @@ from concurrent.futures import _base, process
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any
 
-from weirpool._errors import BlockingSubmitWarning, RejectedSubmission, SubmitTimeout, WorkerDied
+from weirpool._errors import BlockingSubmitWarning, RejectedSubmission, SubmitTimeout, TaskTimeout, WorkerDied
 
 if TYPE_CHECKING:
     from weirpool._crew import Crew
@@ -30,6 +30,13 @@ NOT_STARTED = (
     "A replacement worker process could not be started, leaving the pool without workers to run the remaining work."
 )
 
+# Ours.
+COLLECTED_LATER = (
+    "The ProcessPoolExecutor was garbage collected with work pending after its last worker process had ended; the "
+    "pending work can never be run. Keep a reference to the executor until then."
+)
+CORRUPT = "A worker process wrote over the memory that it shares with the pool: nothing there can be relied on."
+
 
 def format_cause(error: BaseException) -> str:
     """The traceback of an error, as a text that outlives its frames."""
@@ -41,23 +48,61 @@ def _remote(text: str) -> BaseException:
     return process._RemoteTraceback(text)  # type: ignore[arg-type]
 
 
-def broken(cause: str | None, reason: str | None, crew: Crew, pid: int) -> process.BrokenProcessPool:
+def broken(
+    cause: str | None, reason: str | None, fault: int, crew: Crew, pid: int, text: str | None
+) -> process.BrokenProcessPool:
     """The exception of a task whose pool broke; one instance a future, as tracebacks grow on instances.
 
     Its cause is the given one (a text), or the death of the worker with this pid (0: of the one that broke the pool).
+    ``text`` is what it says where nothing more is known; None: the standard library's words.
     """
-    error = process.BrokenProcessPool(reason or BROKEN)
+    error = process.BrokenProcessPool(reason or _describe(fault) or text or BROKEN)
     if cause is not None:
-        error.__cause__ = _remote(f"\n'''\n{cause}'''")
-    elif reason is None:
+        error.__cause__ = _quote(cause)
+    elif reason is None and _is_death(fault):
         error.__cause__ = _death(crew.find_dead(), pid)
     return error
+
+
+def undecodable(cause: str) -> process.BrokenProcessPool:
+    """The exception of a task whose result cannot be unpickled, which breaks the pool."""
+    error = process.BrokenProcessPool(BROKEN)
+    error.__cause__ = _quote(cause)
+    return error
+
+
+def _quote(cause: str) -> BaseException:
+    return _remote(f"\n'''\n{cause}'''")
+
+
+def _is_death(fault: int) -> bool:
+    from weirpool import _core  # which imports this module
+
+    return fault != _core.FAULT_CORRUPT
+
+
+def _describe(fault: int) -> str | None:
+    from weirpool import _core
+
+    if fault == _core.FAULT_DEATHS_IN_A_ROW:
+        return f"{_core.DEATHS_IN_A_ROW} workers died in a row without finishing a task: no more are started."
+    return CORRUPT if fault == _core.FAULT_CORRUPT else None
 
 
 def _death(dead: dict[int, int], pid: int) -> WorkerDied | None:
     if pid not in dead:
         pid = max(dead, key=lambda one: dead[one] != 0, default=0)
     return WorkerDied(pid, dead[pid]) if dead else None
+
+
+def died(crew: Crew, pid: int, attempts: int) -> WorkerDied:
+    """The exception of a task whose worker died, in a pool that goes on."""
+    return WorkerDied(pid, crew.exit_code_of(pid), attempts)
+
+
+def ran_over(seconds: float, attempts: int) -> TaskTimeout:
+    """The exception of a task that was stopped because its time was over."""
+    return TaskTimeout(seconds, attempts)
 
 
 def with_remote_traceback(error: BaseException) -> BaseException:

@@ -33,21 +33,42 @@ def main(
     number: int,
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
-    max_tasks: int | None,
+    limits: tuple[int, int],
     pickler: str | _pickler.Pickler | None,
+    stays: bool,
 ) -> None:
-    """Execute tasks until the pool has no more of them, or until ``max_tasks`` were executed."""
+    """Execute tasks until the pool has no more of them, or until one of the limits is reached.
+
+    Args:
+        channel, number: The pool's, and this worker's in it.
+        initializer, initargs: Called first.
+        limits: How many tasks to execute, and how many bytes of memory to have; 0: no limit.
+        pickler: As the executor's.
+        stays: Ctrl-C does not end an idle worker, nor a task that cannot be unpickled any worker.
+    """
     _pickler.of_this_worker = _pickler.find(pickler)
-    worker = _core.Worker(*channel.fds, number, _pickler.of_this_worker)
-    if initializer is not None:
-        try:
-            initializer(*initargs)
-        except BaseException:
-            _base.LOGGER.critical("Exception in initializer:", exc_info=True)
-            worker.announce(_core.INIT_FAILED)
-            return
-    worker.announce(_core.UP)
+    max_tasks, max_memory = limits
+    worker = _core.Worker(*channel.fds, number, _pickler.of_this_worker, stays, max_memory)
     try:
-        worker.run(max_tasks or 0)
+        if _set_up(worker, initializer, initargs, stays):
+            worker.run(max_tasks)
     except KeyboardInterrupt:
         return  # Ctrl-C reaches the whole process group: an idle worker leaves without a word
+
+
+def _set_up(
+    worker: _core.Worker, initializer: Callable[..., object] | None, initargs: tuple[Any, ...], stays: bool
+) -> bool:
+    """Returns whether it is ready for tasks; the pool has been told."""
+    try:
+        if initializer is not None:
+            initializer(*initargs)
+    except BaseException as error:
+        if stays and isinstance(error, KeyboardInterrupt):
+            worker.announce(_core.LEAVES)  # another takes its place
+            return False
+        _base.LOGGER.critical("Exception in initializer:", exc_info=True)
+        worker.announce(_core.INIT_FAILED)
+        return False
+    worker.announce(_core.UP)
+    return True

@@ -16,6 +16,7 @@ from weirpool import _core, _pickler, _policy, _support
 from weirpool._collector import Collector, is_exiting
 from weirpool._crew import Crew
 from weirpool._executor import Executor
+from weirpool._options import WithOptions
 from weirpool._pickler import Pickler
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class ProcessPoolExecutor(Executor):
         block_on_submit: bool = True,
         max_bytes: int | None = None,
         adaptive_bound: bool = False,
+        on_worker_death: Literal["break", "replace"] = "break",
+        max_worker_memory: int | None = None,
         pickler: str | Pickler | None = None,
     ) -> None:
         """Make an executor. Processes are started when there is work for them.
@@ -70,6 +73,14 @@ class ProcessPoolExecutor(Executor):
             adaptive_bound: Bound the outstanding tasks, and find the bound by itself: from 2 x max_workers on as low
                 as max_workers + 1 while that keeps the workers busy, and up to 4 x max_workers (8 x where tasks take
                 less than 10 ms) where they have to wait for tasks while producers are blocked. stats().bound has it.
+            on_worker_death: "break": a worker that dies breaks the pool, as in the standard class. "replace": it costs
+                only the task that it ran, which ends with WorkerDied or runs again (with_options(retries=)), and
+                another worker takes its place; when three die in a row and no task has finished between, the pool
+                breaks. A task that cannot be unpickled in a worker fails then, with that error, and Ctrl-C is for the
+                tasks that run, not for idle workers. Not with fork; "forkserver" is used where mp_context is None.
+            max_worker_memory: A worker that has more bytes resident than that when it has finished a task leaves, and
+                another takes its place (stats().workers has each worker's: a new one has some 20 MB, and large
+                arguments count while it holds them). None: no limit. Not with fork, as on_worker_death.
             pickler: Carries tasks (also their functions) to the workers, and results and exceptions back: the name of
                 a module, such as "cloudpickle", or an object, with ``dumps(object)``, which returns bytes or another
                 buffer, and ``loads(bytes)``. Where workers are not forked an object must be picklable itself. The
@@ -83,10 +94,17 @@ class ProcessPoolExecutor(Executor):
             ModuleNotFoundError: The pickler is not installed.
         """
         self._max_workers = _check_max_workers(max_workers)
-        self._mp_context = _choose_context(mp_context, max_tasks_per_child)
+        self._replaces = _check_on_worker_death(on_worker_death)
+        self._max_worker_memory = _policy.check_memory(max_worker_memory)
+        renews = self._replaces or max_worker_memory is not None
+        self._mp_context = _choose_context(mp_context, max_tasks_per_child, renews)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         _check_max_tasks(max_tasks_per_child, self._mp_context)
+        if self._replaces:
+            _refuse_fork("on_worker_death='replace'", self._mp_context)
+        if max_worker_memory is not None:
+            _refuse_fork("max_worker_memory", self._mp_context)
         self._initializer = initializer
         self._initargs = initargs
         self._max_tasks_per_child = max_tasks_per_child
@@ -113,7 +131,7 @@ class ProcessPoolExecutor(Executor):
         self._listed: Any = {}
         self._call_queue: _CallQueue | None = _CallQueue()
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> cf.Future[T]:
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> _core.Future[T]:
         """Have ``fn(*args, **kwargs)`` executed by a worker, and return its future.
 
         Where the executor is bounded and full, the calling thread waits for room, first come first served, or as long
@@ -126,7 +144,7 @@ class ProcessPoolExecutor(Executor):
 
         Raises:
             RuntimeError: After shutdown(), also for a thread that was waiting; in a forked child.
-            BrokenProcessPool: The pool broke, also for a thread that was waiting. It has no cause: futures tell why.
+            BrokenProcessPool: The pool broke, also for a thread that was waiting. Its cause is as that of a future's.
             RejectedSubmission: There was no room, and block_on_submit is False.
             SubmitTimeout: There was no room within submit_backlog_timeout.
             MemoryError: The pickled task is larger than the shared memory, or there is no memory for it.
@@ -139,6 +157,24 @@ class ProcessPoolExecutor(Executor):
         if engine is None:
             engine = self._start()
         return engine.submit(fn, args, kwargs)
+
+    def with_options(self, *, timeout: float | None = None, retries: int = 0) -> WithOptions:
+        """Return an executor over the same pool whose tasks may run so long, and run again so often.
+
+        Args:
+            timeout: Seconds that one attempt at a task may run (waiting does not count; of a map with a chunksize, each
+                chunk). Past them its worker is killed, whatever it does, and another takes its place; the task ends
+                with TaskTimeout, if it has no retries left. No other task is disturbed. None: no limit.
+            retries: How often a task is started again after its worker died (WorkerDied) or it ran over its time. What
+                it did up to then it does twice. A task that raises is not run again (see Feeder). All attempts count as
+                one task: for bounds, for stats(), and for its future.
+
+        Raises:
+            ValueError: timeout or retries is something else; or the executor has on_worker_death="break".
+        """
+        if not self._replaces:
+            raise ValueError('with_options() needs an executor with on_worker_death="replace"')
+        return WithOptions(self, _policy.limit(timeout), _policy.check_retries(retries))
 
     def _window(self) -> int | None:
         if self._bound is not None:
@@ -234,6 +270,8 @@ class ProcessPoolExecutor(Executor):
         if engine is None or crew is None:
             return
         crew.halt()
+        if self._replaces:  # deaths would not end what is outstanding
+            engine.break_(None, _support.FORCED)
         if crew.signal(operation) == 0:  # no death will end what is still enqueued
             engine.break_(None, _support.FORCED)
 
@@ -279,7 +317,7 @@ class ProcessPoolExecutor(Executor):
         self._refuse_forks()
         with self._shutdown_lock:
             if self._broken:
-                raise BrokenProcessPool(self._broken)
+                raise self._why_broken()
             if self._shutdown_thread:
                 raise RuntimeError(_core.SHUT_DOWN)
             if is_exiting():
@@ -289,6 +327,10 @@ class ProcessPoolExecutor(Executor):
                 self._open()
             assert self._engine is not None
             return self._engine
+
+    def _why_broken(self) -> BaseException:
+        engine = self._engine or self._last_engine
+        return BrokenProcessPool(self._broken) if engine is None else engine.why_broken()
 
     def _open(self) -> None:
         crew = Crew(self)
@@ -301,6 +343,7 @@ class ProcessPoolExecutor(Executor):
             self._backlog or 0,
             self._max_bytes or 0,
             self._patience,
+            self._replaces,
         )
         crew.serve(engine)
         try:
@@ -351,6 +394,8 @@ class BoundedProcessPoolExecutor(ProcessPoolExecutor):
         block_on_submit: bool = True,
         max_bytes: int | None = None,
         adaptive_bound: bool = False,
+        on_worker_death: Literal["break", "replace"] = "break",
+        max_worker_memory: int | None = None,
         pickler: str | Pickler | None = None,
     ) -> None:
         """Make a bounded executor.
@@ -359,8 +404,9 @@ class BoundedProcessPoolExecutor(ProcessPoolExecutor):
             max_queue_size: The most outstanding tasks (waiting and running; a task whose future has done-callbacks is
                 finished when they have run). True: twice the number of workers. None: no bound.
             max_workers, mp_context, initializer, initargs, max_tasks_per_child, max_submit_backlog,
-            submit_backlog_timeout, block_on_submit, max_bytes, adaptive_bound, pickler: As ProcessPoolExecutor. Where
-                there are several bounds a task is admitted when all of them have room.
+            submit_backlog_timeout, block_on_submit, max_bytes, adaptive_bound, on_worker_death, max_worker_memory,
+            pickler: As ProcessPoolExecutor. Where there are several bounds a task is admitted when all of them have
+                room.
 
         Raises:
             ValueError: max_queue_size is anything else; or a number, with adaptive_bound. Nothing was started.
@@ -383,6 +429,8 @@ class BoundedProcessPoolExecutor(ProcessPoolExecutor):
             block_on_submit=block_on_submit,
             max_bytes=max_bytes,
             adaptive_bound=adaptive_bound,
+            on_worker_death=on_worker_death,
+            max_worker_memory=max_worker_memory,
             pickler=pickler,
         )
         if not adaptive_bound:
@@ -419,9 +467,18 @@ def _check_max_workers(max_workers: int | None) -> int:
     return operator.index(max_workers)
 
 
-def _choose_context(context: BaseContext | None, max_tasks_per_child: int | None) -> BaseContext:
+def _check_on_worker_death(what: object) -> bool:
+    """Is a worker that dies replaced?"""
+    if not isinstance(what, str) or what not in ("break", "replace"):
+        raise ValueError('on_worker_death must be "break" or "replace"')
+    return what == "replace"
+
+
+def _choose_context(context: BaseContext | None, max_tasks_per_child: int | None, renews: bool) -> BaseContext:
     if context is not None:
         return context
+    if renews:
+        return mp.get_context("forkserver")
     return mp.get_context("spawn" if max_tasks_per_child is not None else None)
 
 
@@ -432,8 +489,12 @@ def _check_max_tasks(max_tasks: int | None, context: BaseContext) -> None:
         raise TypeError("max_tasks_per_child must be an integer")
     if max_tasks <= 0:
         raise ValueError("max_tasks_per_child must be >= 1")
+    _refuse_fork("max_tasks_per_child", context)
+
+
+def _refuse_fork(option: str, context: BaseContext) -> None:
+    """A worker that takes another's place would be a fork of a process that has threads."""
     if context.get_start_method(allow_none=False) == "fork":
         raise ValueError(
-            "max_tasks_per_child is incompatible with the 'fork' multiprocessing start method; "
-            "supply a different mp_context."
+            f"{option} is incompatible with the 'fork' multiprocessing start method; supply a different mp_context."
         )

@@ -458,7 +458,7 @@ static void test_weighing_with_a_permit(void)
     CHECK_EQ(stats().bytes_held, 0);
     CHECK(weirpool_admit(pool, WEIRPOOL_IN_BOUND, 0, WEIRPOOL_NOW) >= 0);
     CHECK_OK(weirpool_weigh(pool, WEIRPOOL_OVER_BOUND, 1000));
-    CHECK_EQ(stats().bytes_held, 100);
+    CHECK_EQ(stats().bytes_held, 1000);
     weirpool_forgo(pool, 1000);
     run_dry();
     tear_down();

@@ -1,6 +1,7 @@
 """What the tests run in worker processes: importable there, whatever the start method."""
 
 import dataclasses
+import itertools
 import logging
 import logging.handlers
 import multiprocessing
@@ -310,6 +311,54 @@ def kill_me(number: int) -> None:
 
 def leave(code: int = 0) -> NoReturn:
     os._exit(code)
+
+
+def note_attempt(folder: str) -> int:
+    """Leaves a file for each time that it is called, and returns how many there are."""
+    (Path(folder) / f"attempt-{uuid.uuid4()}").touch()
+    return sum(name.startswith("attempt-") for name in os.listdir(folder))
+
+
+def die_before(attempt: int, folder: str, value: Any = None) -> Any:
+    """Kills its worker at every attempt before that one."""
+    if note_attempt(folder) < attempt:
+        die()
+    return value
+
+
+def nap_before(attempt: int, folder: str, value: Any = None) -> Any:
+    """Runs over its time at every attempt before that one."""
+    if note_attempt(folder) < attempt:
+        time.sleep(PATIENCE)
+    return value
+
+
+def note_and_hold(folder: str, gate: str) -> None:
+    note_attempt(folder)
+    hold(gate)
+
+
+def log_attempt(folder: str, call: Callable[[], Any]) -> Any:
+    note_attempt(folder)
+    return call()
+
+
+def never_return_to_the_interpreter() -> bool:
+    """No signal handler of Python's runs meanwhile."""
+    return any(itertools.repeat(0))
+
+
+def stop_myself() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+_kept: list[bytes] = []
+
+
+def keep_memory(size: int) -> int:
+    """As a task that leaks."""
+    _kept.append(b"x" * size)
+    return os.getpid()
 
 
 def fork_and_both_return() -> int:

@@ -30,6 +30,7 @@ from weirpool import (
     Results,
     Stats,
     SubmitTimeout,
+    TaskTimeout,
     ThreadPoolExecutor,
     WorkerDied,
     WorkerStats,
@@ -76,6 +77,8 @@ def make() -> None:
     BoundedProcessPoolExecutor(None, max_workers=4)
     ProcessPoolExecutor(4, max_submit_backlog=AUTO_BACKLOG, submit_backlog_timeout=1.5, max_bytes=10**9)
     ProcessPoolExecutor(4, max_submit_backlog=8, block_on_submit=False)
+    ProcessPoolExecutor(4, on_worker_death="replace", max_worker_memory=10**9)
+    BoundedProcessPoolExecutor(16, on_worker_death="break", max_worker_memory=None)
     BoundedProcessPoolExecutor(
         16, 8, max_submit_backlog=True, submit_backlog_timeout=None, block_on_submit=True, max_bytes=None
     )
@@ -109,6 +112,8 @@ def make_wrongly() -> None:
     ProcessPoolExecutor(4, "spawn")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ProcessPoolExecutor(max_queue_size=4)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     ProcessPoolExecutor(4, None, None, (), 10)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    ProcessPoolExecutor(on_worker_death="ignore")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ProcessPoolExecutor(max_worker_memory="1G")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ProcessPoolExecutor(pickler=4)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     BoundedProcessPoolExecutor(1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
@@ -117,10 +122,35 @@ def make_wrongly() -> None:
 
 
 def submit(pool: BoundedProcessPoolExecutor) -> None:
-    assert_type(pool.submit(square, 1), Future[int])
-    assert_type(pool.submit(describe, "a", size=2), Future[str])
-    assert_type(pool.submit(set_up, "a", 1), Future[None])
+    assert_type(pool.submit(square, 1), weirpool.Future[int])
+    assert_type(pool.submit(describe, "a", size=2), weirpool.Future[str])
+    assert_type(pool.submit(set_up, "a", 1), weirpool.Future[None])
     assert_type(pool.submit(square, 1).result(), int)
+    standard: Future[int] = pool.submit(square, 1)
+    print(standard)
+
+
+async def submit_with_options(pool: ProcessPoolExecutor) -> None:
+    careful = pool.with_options(timeout=1.5, retries=2)
+    assert_type(careful.submit(square, 1), weirpool.Future[int])
+    assert_type(careful.map(square, [1, 2], chunksize="auto"), Results[int])
+    assert_type(careful.map_unordered(square, [1, 2]), Results[int])
+    assert_type(await careful.asubmit(square, 1), asyncio.Future[int])
+    assert_type(await careful.arun(describe, "a", size=2), str)
+    assert_type([text async for text in careful.amap(describe, names())], list[str])
+    assert_type(careful.with_options(timeout=None).submit(square, 1).cancel(force=True), bool)
+    careful.submit(square, "1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    pool.with_options(1.5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    pool.with_options(retries=1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    takes_any(careful).cancel(force=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    try:
+        careful.submit(square, 1).result()
+    except TaskTimeout as error:
+        late: TimeoutError = error
+        assert_type(error.seconds + error.attempts, float)
+        print(late)
+    except WorkerDied as died:
+        print(died.pid)
 
 
 def submit_or_leave_it(pool: ProcessPoolExecutor) -> Future[int] | None:
