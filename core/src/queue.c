@@ -23,9 +23,9 @@ static int move_to_arena(struct weirpool *pool, struct weirpool_task *task, cons
 
 static void fill_slot(struct wp_slot *slot, const struct weirpool_task *task, const struct iovec *parts, int count)
 {
-    slot->payload_size = task->size;
+    wp_store_relaxed(&slot->payload_size, task->size);
     if (task->extent != NULL) {
-        slot->payload_at = wp_extent_at(task->extent);
+        wp_store_relaxed(&slot->payload_at, wp_extent_at(task->extent));
     } else {
         wp_parts_copy(slot->payload, parts, count);
     }
@@ -240,7 +240,8 @@ void wp_flow(struct weirpool *pool)
     if (pool->gate.closed == 0) {
         admit_producers(pool);
     }
-    if (wp_is_drained(pool) || !wp_list_is_empty(&pool->watched)) {
+    bool drained = wp_is_drained(pool) && !pool->drained_reported;
+    if (drained || !wp_list_is_empty(&pool->watched)) {
         wp_ring_collector(pool);
     }
 }

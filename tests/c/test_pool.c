@@ -384,6 +384,7 @@ static void test_workers_leave_after_shutdown(void)
                   event.kind == WEIRPOOL_NOTHING);
         }
         CHECK_EQ(drained, 1);
+        CHECK_RC(weirpool_collect(rig.pool, &task, 1, &event, weirpool_deadline(1000000)), -ETIMEDOUT);
         CHECK_EQ(stats().workers, 0);
         CHECK_RC(weirpool_worker_reserve(rig.pool, &left), -ESHUTDOWN);
         tear_down();
