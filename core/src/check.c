@@ -22,25 +22,116 @@ static uint64_t count_links(const struct wp_link *head)
     return n;
 }
 
-/* A position below head that is still queued would never be claimed. `head` is read first: it only grows. */
-static bool is_any_stranded(const struct weirpool *pool)
+/* ---- what no worker may have written ---- */
+
+static enum wp_stop stop_of(const struct weirpool *pool)
 {
-    uint64_t head = wp_load_acquire(&pool->segment.header->head);
-    for (uint32_t i = 0; i < pool->segment.slots; i++) {
-        uint64_t state = wp_load_acquire(&pool->segment.slot[i].state);
-        if (wp_state_tag(state) == WP_QUEUED && wp_state_position(state) < head) {
+    return pool->drained_reported ? WP_FINISH : WP_RUN;
+}
+
+/* What the parent wrote for all workers, who would stop, go on for ever, or map something else. */
+static const char *find_fault_in_header(const struct weirpool *pool)
+{
+    const struct wp_header *header = pool->segment.header;
+    if (!wp_segment_is_intact(&pool->segment)) {
+        return "the segment's header is another";
+    }
+    if (wp_load_relaxed(&header->tail) != pool->table.tail || wp_load_acquire(&header->head) > pool->table.tail) {
+        return "the queue's ends were moved";
+    }
+    return wp_load_relaxed(&header->stop) != stop_of(pool) ? "workers were told to stop by somebody else" : NULL;
+}
+
+/* A position below head that is still queued would never be claimed. */
+static const char *find_fault_in_state(const struct weirpool *pool, uint32_t index, uint64_t state, uint64_t head)
+{
+    const struct weirpool_task *task = pool->table.tasks[index];
+    uint32_t worker = wp_state_worker(state);
+    if (task == NULL) {
+        return wp_state_tag(state) != WP_FREE ? "a slot without a task is in use" : NULL;
+    }
+    if (wp_state_position(state) != task->position) {
+        return "a slot has another position than its task";
+    }
+    if (wp_state_tag(state) == WP_QUEUED) {
+        return worker != 0 || task->position < head ? "a queued task was passed over" : NULL;
+    }
+    if (!wp_state_runs(state) && wp_state_tag(state) != WP_DONE) {
+        return "a task's slot is neither queued nor claimed";
+    }
+    bool exists = worker < pool->segment.workers && pool->members[worker].reserved;
+    return exists ? NULL : "a task is run by a worker that there is not";
+}
+
+/*
+ * The slot's worker has this task, and has another too, or sleeps as if it had none: so the task would never end. Both
+ * was so at one moment if the first reading holds after the second one, as no state of a task comes back.
+ */
+static bool is_lie(const struct weirpool *pool, uint32_t index, uint64_t state)
+{
+    uint32_t worker = wp_state_worker(state);
+    struct wp_member *member = &pool->members[worker];
+    uint32_t before = member->seen_at;
+    member->seen_at = index;
+    if (before != WP_NO_SLOT) {
+        uint64_t other = wp_load_acquire(&pool->segment.slot[before].state);
+        if (wp_state_runs(other) && wp_state_worker(other) == worker) {
             return true;
         }
     }
-    return head > pool->table.tail;
+    return wp_load_seq_cst(&pool->segment.records[worker].parked) == 1 &&
+           wp_load_acquire(&pool->segment.slot[index].state) == state;
+}
+
+static const char *find_fault_in_slots(const struct weirpool *pool)
+{
+    uint64_t head = wp_load_acquire(&pool->segment.header->head); /* before the slots: it only grows */
+    for (uint32_t worker = 0; worker < pool->segment.workers; worker++) {
+        pool->members[worker].seen_at = WP_NO_SLOT;
+    }
+    for (uint32_t index = 0; index < pool->segment.slots; index++) {
+        uint64_t state = wp_load_acquire(&pool->segment.slot[index].state);
+        const char *fault = find_fault_in_state(pool, index, state, head);
+        if (fault == NULL && wp_state_runs(state) && is_lie(pool, index, state)) {
+            fault = "a task is run by a worker that does something else";
+        }
+        if (fault != NULL) {
+            return fault;
+        }
+    }
+    return NULL;
+}
+
+static const char *find_fault_in_segment(const struct weirpool *pool)
+{
+    const char *fault = find_fault_in_header(pool);
+    return fault != NULL ? fault : find_fault_in_slots(pool);
+}
+
+/* The bits are hints that may be lost, with a worker that was stopped before it set its bit, or by another's writing. */
+static void mark_done_slots(struct weirpool *pool)
+{
+    for (uint32_t index = 0; index < pool->segment.slots; index++) {
+        if (wp_state_tag(wp_load_relaxed(&pool->segment.slot[index].state)) == WP_DONE) {
+            wp_fetch_or_seq_cst(&pool->segment.done[index / 64], UINT64_C(1) << (index % 64));
+        }
+    }
 }
 
 void wp_audit(struct weirpool *pool)
 {
-    if (pool->course != WP_BROKEN && is_any_stranded(pool)) {
+    if (pool->course == WP_BROKEN) {
+        return;
+    }
+    if (find_fault_in_segment(pool) != NULL) {
+        wp_take_all_done(pool); /* which the scribbling may have nothing to do with */
         wp_break(pool, WP_NO_WORKER, WEIRPOOL_FAULT_CORRUPT);
+    } else {
+        mark_done_slots(pool);
     }
 }
+
+/* ---- what the parent keeps ---- */
 
 static bool is_any_limit_unknown(const struct weirpool *pool)
 {
@@ -99,7 +190,7 @@ static const char *find_fault(const struct weirpool *pool)
     if (!wp_arena_is_sound(&pool->arena)) {
         return "the arena's extents do not tile it";
     }
-    return is_any_stranded(pool) ? "a queued task was passed over" : NULL;
+    return pool->course != WP_BROKEN ? find_fault_in_segment(pool) : NULL;
 }
 
 int weirpool_check(weirpool *pool, char *why, size_t room)

@@ -64,13 +64,34 @@ static bool has_news(const struct weirpool *pool)
     return !wp_list_is_empty(&pool->watched) || pool->broke_unreported || drained;
 }
 
+/* The look once a second, also of a collector that is rung without end. */
+static void look_when_due(struct weirpool *pool, int64_t now)
+{
+    if (now - pool->collector_looked >= WP_LOOK_NS) {
+        pool->collector_looked = now;
+        wp_look(&pool->segment);
+        wp_audit(pool);
+    }
+}
+
+/* With something to tell or to take all the time we never doze: dead workers must be seen all the same. */
+static void glance_at_workers(struct weirpool *pool)
+{
+    int64_t now = wp_os_now();
+    if (now - pool->saw_to_workers >= GLANCE_NS) {
+        (void)wp_see_to_workers(pool, WEIRPOOL_NOW);
+    }
+    look_when_due(pool, now);
+}
+
 /* Whoever goes off to tell something leaves the rest of the streams to others. */
 static void take_until_news(struct weirpool *pool, int64_t deadline)
 {
-    bool more;
-    do {
+    bool more = wp_take(pool);
+    while (more && !has_news(pool) && wp_list_is_empty(&pool->unwatched) && wp_os_now() < deadline) {
+        glance_at_workers(pool);
         more = wp_take(pool);
-    } while (more && !has_news(pool) && wp_list_is_empty(&pool->unwatched) && wp_os_now() < deadline);
+    }
     if (more) {
         wp_pass_on(pool);
     }
@@ -100,14 +121,6 @@ int wp_see_to_workers(struct weirpool *pool, int64_t deadline)
     return n;
 }
 
-/* With something to tell all the time we never doze: dead workers must be seen all the same. */
-static void glance_at_workers(struct weirpool *pool)
-{
-    if (wp_os_now() - pool->saw_to_workers >= GLANCE_NS) {
-        (void)wp_see_to_workers(pool, WEIRPOOL_NOW);
-    }
-}
-
 /* Lock held at entry and exit. 0: look again. At the deadline weirpool_fd() stays armed for a caller that polls it. */
 static int doze(struct weirpool *pool, int64_t deadline)
 {
@@ -119,12 +132,9 @@ static int doze(struct weirpool *pool, int64_t deadline)
     if (n > 0) {
         wp_os_bell_clear(pool->doorbell); /* a helper must not: somebody may poll weirpool_fd() for that ring */
     }
-    if (n == 0 && !has_news(pool)) {
-        wp_look(&pool->segment);
-        wp_audit(pool);
-        if (wp_os_now() >= deadline) {
-            return wp_too_late(deadline);
-        }
+    look_when_due(pool, pool->saw_to_workers);
+    if (n == 0 && !has_news(pool) && wp_os_now() >= deadline) {
+        return wp_too_late(deadline);
     }
     set_asleep(pool, false);
     return n == -EINTR ? -EINTR : 0;

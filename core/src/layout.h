@@ -6,7 +6,8 @@
  *
  * The tables say for each field who writes it, what protects it and which order its accesses need. "pool lock" is the
  * parent's private mutex; workers take no lock, so that none can die holding one. What the parent reads of a field that
- * workers write it checks before use.
+ * workers write it checks before use; and as a broken worker may write at any moment, each such field is atomic, so that
+ * what was checked is what is used.
  */
 #ifndef WP_LAYOUT_H
 #define WP_LAYOUT_H
@@ -150,15 +151,15 @@ static inline bool wp_state_runs(uint64_t state)
  */
 struct wp_slot {
     alignas(WP_CACHE_LINE) _Atomic uint64_t state;
-    uint64_t payload_size;
-    uint64_t payload_at; /* in the arena, when it does not fit inline */
-    uint64_t result_size; /* more than fits inline: it came through the worker's stream */
-    int32_t status;
+    _Atomic uint64_t payload_size;
+    _Atomic uint64_t payload_at; /* in the arena, when it does not fit inline */
+    _Atomic uint64_t result_size; /* more than fits inline: it came through the worker's stream */
+    _Atomic int32_t status;
     uint32_t unused;
     unsigned char payload[WP_INLINE_PAYLOAD]; /* of a small task it is in the first cache line */
     _Atomic uint64_t started;
-    uint64_t finished;
-    uint64_t free_since; /* when its worker had finished the task before this one; 0: there was none */
+    _Atomic uint64_t finished;
+    _Atomic uint64_t free_since; /* when its worker had finished the task before this one; 0: there was none */
     unsigned char result[WP_INLINE_RESULT];
 };
 

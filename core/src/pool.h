@@ -25,6 +25,7 @@ enum wp_course { WP_OPEN, WP_CLOSING, WP_BROKEN };
 /* One worker process as the parent sees it. */
 struct wp_member {
     bool reserved;
+    bool counted; /* in the pool's `live`: it starts or runs, whatever its record says */
     bool own_child; /* the core started it and has to reap it */
     int pid;
     int process; /* readable when the process has ended; -1 */
@@ -32,6 +33,7 @@ struct wp_member {
     uint64_t tasks; /* that it has run */
     uint64_t busy_ns; /* with them */
     int64_t running_since; /* as stats.c saw it last */
+    uint32_t seen_at; /* in which slot check.c saw its task */
     bool has_left; /* or has died, where that breaks nothing; not yet reported */
     bool stopped; /* the pool kills it, for the sake of a task: its end is no death */
     /* Its stream. `draining` makes one thread at a time the drainer, which works without the pool lock. */
@@ -93,6 +95,7 @@ struct weirpool {
     bool collector_asleep; /* or has armed weirpool_fd() */
     bool collector_rung;
     int64_t saw_to_workers; /* when wp_see_to_workers() was there last */
+    int64_t collector_looked; /* when a collector last looked around */
     struct wp_link sleepers;
     int64_t helper_looked; /* when a helper last looked around */
     uint32_t quiet_wanted; /* threads that want streams to be left alone */
@@ -112,6 +115,7 @@ struct weirpool {
 /* What else than a worker's number the watch reports. */
 #define WP_NO_WORKER UINT32_MAX /* the doorbell */
 #define WP_ALARM (UINT32_MAX - 1)
+#define WP_NO_SLOT UINT32_MAX
 
 /* Shut down, and everything has ended? */
 static inline bool wp_is_drained(const struct weirpool *pool)
@@ -231,7 +235,8 @@ void wp_enforce_limits(struct weirpool *pool);
 /* stats.c: tasks that a worker has started, and whose results were not taken yet. */
 uint64_t wp_count_running(const struct weirpool *pool);
 
-/* check.c: breaks a pool whose queue a worker has scribbled over so that it would stand still. May release the lock. */
+/* check.c: breaks a pool whose shared memory a worker has scribbled over so that a task would not end, or workers would
+ * go astray; and sets the bits of done slots that were lost. May release the lock. */
 void wp_audit(struct weirpool *pool);
 
 /* members.c: do outstanding tasks exceed workers, and may there be one more? */

@@ -73,6 +73,7 @@ static struct end bury(struct weirpool *pool, uint32_t worker)
     WP_CRASH("after_done_taken");
     end.standing = wp_load_acquire(&record->standing); /* pairs with the release in weirpool_announce() */
     wp_store_release(&record->standing, WP_VACANT);
+    pool->members[worker].counted = false;
     pool->live--;
     return end;
 }
@@ -168,7 +169,8 @@ void wp_worker_ended(struct weirpool *pool, uint32_t worker)
     }
     forget_process(pool, member);
     struct end end = bury(pool, worker);
-    bool planned = end.standing == WP_LEAVES && !has_running_task(pool, worker);
+    /* In the midst of a result it does not leave, whatever it says: a successor would go on with that result. */
+    bool planned = end.standing == WP_LEAVES && !has_running_task(pool, worker) && member->receiving == NULL;
     if (!planned) {
         mourn(pool, worker, &end);
     }
@@ -178,16 +180,17 @@ void wp_worker_ended(struct weirpool *pool, uint32_t worker)
         wp_ring_collector(pool);
         wp_look(&pool->segment); /* it may have been on its way to work */
     }
+    if (planned) {
+        wp_audit(pool); /* it may have been sent away by somebody else, as its successors would be */
+    }
 }
 
 void wp_worker_failed(struct weirpool *pool, uint32_t worker)
 {
     struct wp_member *member = &pool->members[worker];
-    bool seen =
-        wp_load_acquire(&pool->segment.records[worker].standing) == WP_VACANT; /* wp_worker_ended() was quicker */
     forget_process(pool, member);
     struct end end = {.standing = WP_STARTING, .stopped = member->stopped};
-    if (!seen) {
+    if (member->counted) { /* else wp_worker_ended() was quicker */
         end = bury(pool, worker);
     }
     if (has_running_task(pool, worker)) {

@@ -153,6 +153,12 @@ int wp_segment_attach(struct wp_segment *segment, int fd)
     return 0;
 }
 
+bool wp_segment_is_intact(const struct wp_segment *segment)
+{
+    struct wp_header expected = plan(segment->slots, segment->workers, segment->arena_size);
+    return memcmp(&expected, segment->header, offsetof(struct wp_header, head)) == 0;
+}
+
 void wp_segment_unmap(struct wp_segment *segment)
 {
     if (segment->arena != NULL) {

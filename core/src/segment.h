@@ -2,6 +2,7 @@
 #ifndef WP_SEGMENT_H
 #define WP_SEGMENT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "atomic.h"
@@ -31,6 +32,9 @@ int wp_segment_create(struct wp_segment *segment, uint32_t slots, uint32_t worke
 
 /* Maps a segment that another process made, after checking that it is one. -EPROTO: it is not. */
 int wp_segment_attach(struct wp_segment *segment, int fd);
+
+/* Does the header still say what was written into it when the segment was made? */
+bool wp_segment_is_intact(const struct wp_segment *segment);
 
 /* Unmaps. The descriptor stays open. */
 void wp_segment_unmap(struct wp_segment *segment);

@@ -14,11 +14,12 @@ static size_t smaller(size_t a, size_t b)
     return a < b ? a : b;
 }
 
+/* Counters that cannot be, because somebody scribbled over them, leave no room: the parent looks at the stream then. */
 static size_t room(struct wp_stream *stream, uint64_t written)
 {
     /* Acquires the room that wp_stream_give_room() released. */
-    uint64_t drained = wp_load_seq_cst(&stream->drained);
-    return (size_t)(WP_STREAM_BYTES - (written - drained));
+    uint64_t used = written - wp_load_seq_cst(&stream->drained);
+    return used < WP_STREAM_BYTES ? (size_t)(WP_STREAM_BYTES - used) : 0;
 }
 
 size_t wp_stream_write(struct wp_stream *stream, const void *data, size_t size)
@@ -79,6 +80,13 @@ void wp_stream_clear(struct wp_stream *stream, struct wp_stream_cursor *cursor)
     cursor->drained = wp_load_acquire(&stream->written); /* whatever it says: counters only have to agree */
     wp_store_seq_cst(&stream->drained, cursor->drained);
     wp_store_seq_cst(&stream->starved, 0);
+}
+
+void wp_stream_correct(struct wp_stream *stream, const struct wp_stream_cursor *cursor)
+{
+    if (wp_load_seq_cst(&stream->drained) != cursor->drained) {
+        wp_stream_give_room(stream, cursor);
+    }
 }
 
 void wp_stream_rouse(struct wp_stream *stream)

@@ -37,6 +37,9 @@ void wp_stream_give_room(struct wp_stream *stream, const struct wp_stream_cursor
 /* The worker is dead: what it left is dropped, and its successor finds an empty ring. */
 void wp_stream_clear(struct wp_stream *stream, struct wp_stream_cursor *cursor);
 
+/* Of a stream that is read to its end: the worker sees all the room, whatever somebody wrote over the parent's counter. */
+void wp_stream_correct(struct wp_stream *stream, const struct wp_stream_cursor *cursor);
+
 /* Any thread: if the worker waits for room, it looks around. */
 void wp_stream_rouse(struct wp_stream *stream);
 

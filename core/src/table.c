@@ -66,7 +66,7 @@ void wp_table_free(struct wp_table *table, uint64_t position)
 bool wp_table_claim(const struct wp_segment *segment, uint32_t me, uint64_t *position)
 {
     struct wp_header *header = segment->header;
-    for (;;) {
+    for (uint32_t turn = 0; turn < segment->slots; turn++) {
         uint64_t head = wp_load_acquire(&header->head);
         if (head >= wp_load_seq_cst(&header->tail)) { /* acquires the slots that wp_table_publish() released */
             return false;
@@ -85,6 +85,7 @@ bool wp_table_claim(const struct wp_segment *segment, uint32_t me, uint64_t *pos
             return true;
         }
     }
+    return false;
 }
 
 bool wp_table_has_work(const struct wp_segment *segment)

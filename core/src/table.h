@@ -51,7 +51,8 @@ void wp_table_free(struct wp_table *table, uint64_t position);
 
 /* ---- Workers ---- */
 
-/* Claims the oldest queued position for worker `me`; false if nothing is queued. */
+/* Claims the oldest queued position for worker `me`; false if nothing is queued, or nothing within one turn of the table:
+ * of a head or a tail that somebody scribbled over it would never come to an end. */
 bool wp_table_claim(const struct wp_segment *segment, uint32_t me, uint64_t *position);
 
 /* Is there something to claim? A hint. */

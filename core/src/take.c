@@ -73,7 +73,7 @@ static void try_slot(struct weirpool *pool, uint32_t index)
         wp_break(pool, WP_NO_WORKER, WEIRPOOL_FAULT_CORRUPT);
         return;
     }
-    uint64_t size = slot->result_size;
+    uint64_t size = wp_load_relaxed(&slot->result_size);
     if (size <= WP_INLINE_RESULT) {
         if (task->streaming) {
             wp_break(pool, WP_NO_WORKER, WEIRPOOL_FAULT_CORRUPT);
@@ -85,7 +85,7 @@ static void try_slot(struct weirpool *pool, uint32_t index)
         set_bit(pool->to_drain, worker);
         return;
     }
-    finish(pool, task, worker, slot->status);
+    finish(pool, task, worker, wp_load_relaxed(&slot->status));
 }
 
 static void take_done_slots(struct weirpool *pool)
@@ -225,6 +225,7 @@ static void drain(struct weirpool *pool, uint32_t worker)
         return;
     }
     if (empty) {
+        wp_stream_correct(stream, &member->cursor);
         clear_bit(pool->to_drain, worker);
         return;
     }

@@ -140,8 +140,8 @@ static struct run run_of(const struct weirpool *pool, const struct weirpool_task
     const struct wp_slot *slot = wp_slot_at(&pool->segment, task->position);
     struct run run;
     run.started = within(task->accepted, wp_load_relaxed(&slot->started), pool->times.now);
-    run.finished = within(run.started, slot->finished, pool->times.now);
-    run.free_since = within(0, slot->free_since, run.started);
+    run.finished = within(run.started, wp_load_relaxed(&slot->finished), pool->times.now);
+    run.free_since = within(0, wp_load_relaxed(&slot->free_since), run.started);
     return run;
 }
 

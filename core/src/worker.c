@@ -127,10 +127,10 @@ static bool is_orphan(weirpool_worker *worker, int64_t now)
 static int view_payload(const weirpool_worker *worker, struct weirpool_claimed *claimed)
 {
     const struct wp_slot *slot = worker->slot;
-    claimed->size = slot->payload_size;
+    claimed->size = wp_load_relaxed(&slot->payload_size);
     claimed->payload = slot->payload;
     if (claimed->size > WP_INLINE_PAYLOAD) {
-        uint64_t at = slot->payload_at;
+        uint64_t at = wp_load_relaxed(&slot->payload_at);
         if (at > worker->segment.arena_size || claimed->size > worker->segment.arena_size - at) {
             return -EPROTO;
         }
@@ -143,7 +143,7 @@ static int view_payload(const weirpool_worker *worker, struct weirpool_claimed *
 static void note_start(const weirpool_worker *worker, int64_t now)
 {
     wp_store_relaxed(&worker->slot->started, (uint64_t)now);
-    worker->slot->free_since = (uint64_t)worker->free_since;
+    wp_store_relaxed(&worker->slot->free_since, (uint64_t)worker->free_since);
 }
 
 /* A producer waits until tasks are started. seq_cst: it sees our claim, or we see that it waits (wp_ask_for_starts). */
@@ -285,7 +285,7 @@ int wp_deliver(weirpool_worker *worker, const struct iovec *parts, int count)
         return -ECHILD;
     }
     size_t size = wp_parts_size(parts, count);
-    worker->slot->result_size = size;
+    wp_store_relaxed(&worker->slot->result_size, size);
     if (size > WP_INLINE_RESULT) {
         return send_through_stream(worker, parts, count, size);
     }
@@ -301,8 +301,8 @@ int wp_complete(weirpool_worker *worker, int status)
         return -ECHILD;
     }
     worker->free_since = wp_os_now();
-    worker->slot->finished = (uint64_t)worker->free_since;
-    worker->slot->status = status;
+    wp_store_relaxed(&worker->slot->finished, (uint64_t)worker->free_since);
+    wp_store_relaxed(&worker->slot->status, status);
     worker->slot = NULL;
     WP_CRASH("before_done");
     if (!wp_table_finish(&worker->segment, worker->number, worker->position)) {
