@@ -30,7 +30,7 @@ C_FILES := $(call find,core python tests examples bench,-name '*.cpp' -print -o 
 .DELETE_ON_ERROR:
 # Two installations at once in one environment would meet.
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-core test-python test-install test-distributed conformance bench leak soak
+.PHONY: help demo test test-all test-core test-python test-install test-distributed conformance bench leak soak fuzz
 .PHONY: lint style typing format core-root clean
 
 help:
@@ -45,6 +45,7 @@ help:
 	@echo 'make bench      rates, round trips, memory, starting: beside eight other pools; up to half an hour'
 	@echo '                (WORKLOAD="noop map", SCALE=0.1, ROUNDS=3; PUBLISH=yes writes docs/performance.md)'
 	@echo 'make soak       the tests of races, each SOAK=200 times'
+	@echo 'make fuzz       broken workers that write into the shared memory, by scripts of libFuzzer (clang), SECONDS=60'
 	@echo 'make leak       a million tasks of every kind; fails if the parent or a worker grows'
 	@echo 'make lint       ruff, mypy, clang-format, and make typing (make format: apply ruff and clang-format)'
 	@echo 'make typing     what mypy and pyright make of a program that uses the installed package'
@@ -139,6 +140,24 @@ build/sanitize/build.ninja: $(TEST_LAYOUT) $(VENV)/.has-build $(MESON_OF)
 test-core: build/plain/build.ninja build/sanitize/build.ninja
 	$(WITH_VENV) meson test -C build/plain --print-errorlogs
 	$(WITH_VENV) meson test -C build/sanitize --print-errorlogs --timeout-multiplier 3
+
+# Scripts that reached something new are kept in build/fuzz/corpus; one that fails is build/fuzz/crash-*, and
+# `build/fuzz/tests/fuzz/hostile FILE` plays it again.
+build/fuzz/build.ninja: $(MESON_FILES) tests/fuzz/meson.build $(call find,core,-type d) $(VENV)/.has-build
+	@tools/need.sh clang
+	@mkdir -p build
+	@CC=clang $(WITH_VENV) meson setup $$(test -f $@ && echo --reconfigure) build/fuzz \
+		-Dpython=false -Dexamples=false -Dtests=false -Dfuzz=true -Db_sanitize=address$(,)undefined -Db_lundef=false \
+		-Dc_args='-fsanitize=fuzzer-no-link -fno-sanitize-recover=undefined' > build/setup.log || \
+		{ cat build/setup.log; exit 1; }
+	@touch $@
+
+SECONDS ?= 60
+fuzz: build/fuzz/build.ninja
+	$(WITH_VENV) ninja -C build/fuzz --quiet tests/fuzz/hostile
+	@mkdir -p build/fuzz/corpus
+	build/fuzz/tests/fuzz/hostile -max_total_time=$(SECONDS) -max_len=2048 -len_control=20 -timeout=30 \
+		-artifact_prefix=build/fuzz/ -print_final_stats=1 build/fuzz/corpus
 
 test-install: build/plain/build.ninja
 	@tools/need.sh libcrypto

@@ -4,6 +4,7 @@
 #
 # usage: need.sh venv PYTHON FOLDER     a new virtual environment, in place of what was there
 #        need.sh compiler
+#        need.sh clang                  with libFuzzer
 #        need.sh headers PYTHON         Python.h
 #        need.sh libcrypto              pkg-config and OpenSSL's headers, for the C example
 #        need.sh debootstrap
@@ -33,6 +34,11 @@ package() {
 
 has_compiler() {
     echo '#include <stdio.h>' | ${CC:-cc} -E -o /dev/null - 2>/dev/null
+}
+
+has_clang() {
+    echo 'int LLVMFuzzerTestOneInput(const char *d, unsigned long n) { return d && n > 99; }' |
+        clang -x c -fsanitize=fuzzer,address -o /dev/null - 2>/dev/null
 }
 
 has_headers() {
@@ -89,6 +95,13 @@ venv)
 compiler)
     has_compiler || install 'a C compiler' gcc libc6-dev
     ;;
+clang)
+    has_clang || install 'clang, or its libFuzzer,' clang llvm 'libclang-rt-dev'
+    has_clang || {
+        echo 'weirpool: this clang has no libFuzzer; install its run-time library (Debian: libclang-rt-VERSION-dev)' >&2
+        exit 1
+    }
+    ;;
 headers)
     has_headers "$2" || install 'Python.h' "$(package "$2" dev)"
     has_headers "$2" || {
@@ -106,7 +119,7 @@ debootstrap)
     command -v debootstrap >/dev/null || install debootstrap debootstrap
     ;;
 *)
-    sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac
