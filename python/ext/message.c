@@ -140,6 +140,10 @@ static int decode_named(struct state *state, const struct codec *codec, struct k
     if (!is_plain(at, (size_t)(end - at)) || has_buffers(at, (size_t)(end - at))) {
         return unpack(decode(state, codec, at, (size_t)(end - at), NULL), call);
     }
+    if (*at != PLAIN_RAW && size > WEIRPOOL_INLINE_PAYLOAD) { /* so that tuples cannot be nested without end */
+        PyErr_SetString(PyExc_ValueError, "a task of the pool's is larger than it can be");
+        return -1;
+    }
     call->args = *at == PLAIN_RAW ? read_only_bytes(state, at + 1, end) : plain_read(&at, end);
     return call->args != NULL && is_tuple(call->args) ? 0 : -1;
 }

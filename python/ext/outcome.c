@@ -47,13 +47,24 @@ static PyObject *no_memory_exception(size_t size)
     return exception;
 }
 
+/* What a task that failed has sent. Steals the reference; NULL with an exception set. */
+static PyObject *must_be_exception(PyObject *value)
+{
+    if (value != NULL && !PyExceptionInstance_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "a worker sent an object of type %.200s in the place of an exception",
+                     Py_TYPE(value)->tp_name);
+        Py_CLEAR(value);
+    }
+    return value;
+}
+
 /* A large result is taken over from the task first: what is decoded may refer to it. */
 static PyObject *decode_once(PyObject *self, const struct weirpool_completion *end)
 {
     struct state *state = state_of(self);
     struct future *f = fields(self);
     const struct codec *codec = &handle_of(self)->engine->codec;
-    const void *data = end->result;
+    const void *data = end->result != NULL ? end->result : ""; /* an empty one has no memory */
     size_t size = end->result_size;
     if (f->memory == NULL && size >= MEMORY_LEAST) {
         f->memory = memory_new(state, task_of(self));
@@ -65,7 +76,7 @@ static PyObject *decode_once(PyObject *self, const struct weirpool_completion *e
     data = memory != NULL ? memory_data(memory, &size) : data;
     PyObject *value = decode_result(state, codec, data, size, memory);
     Py_XDECREF(memory);
-    return value;
+    return end->status != 0 ? must_be_exception(value) : value;
 }
 
 /*
