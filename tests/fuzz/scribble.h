@@ -1,6 +1,7 @@
 /*
  * What a broken worker may write: any value at any field of the segment, those included that only the parent has to
- * write; and the arena, which workers have mapped for reading only, through the descriptor, which they have too.
+ * write; and the arena, which workers have mapped for reading only, through the descriptor, which they have too. Looks
+ * at nothing of the parent's own, so that it may be done at any moment, in any thread.
  */
 #ifndef WP_FUZZ_SCRIBBLE_H
 #define WP_FUZZ_SCRIBBLE_H
@@ -85,8 +86,8 @@ static uint64_t take_state(const weirpool *pool, struct script *script, uint32_t
     if (kind == 3) {
         return take_value(script, old);
     }
-    const struct weirpool_task *task = pool->table.tasks[index];
-    uint64_t position = kind == 0 && task != NULL ? task->position : take_value(script, wp_state_position(old));
+    uint64_t position = wp_state_position(old);
+    position = kind == 0 ? position : take_value(script, position);
     return wp_state(position, take_byte(script) % (pool->segment.workers + 1), (enum wp_tag)(take_byte(script) % 6));
 }
 
@@ -143,8 +144,7 @@ static void append(struct wp_stream *stream, const void *data, size_t size)
 
 static uint64_t take_position(const weirpool *pool, struct script *script)
 {
-    const struct weirpool_task *task = pool->table.tasks[take_slot(pool, script)];
-    uint64_t position = task != NULL ? task->position : 0;
+    uint64_t position = wp_state_position(atomic_load(&pool->segment.slot[take_slot(pool, script)].state));
     return take_byte(script) % 4 == 0 ? take_value(script, position) : position;
 }
 

@@ -29,6 +29,7 @@ int linux_watch_wait(int watch, uint32_t *keys, int room, int64_t deadline);
 #undef wp_os_watch_wait
 
 #include "check.h"
+#include "sanitizer.h"
 
 /* ---- time ---- */
 
@@ -88,14 +89,6 @@ int wp_os_watch_wait(int watch, uint32_t *keys, int room, int64_t deadline)
 }
 
 /* ---- memory ---- */
-
-/* Under the address sanitizer, whose allocator would end the program: what a lie asks for is refused, as by a machine
- * that has not got it. */
-const char *__asan_default_options(void);
-const char *__asan_default_options(void)
-{
-    return "allocator_may_return_null=1:max_allocation_size_mb=256";
-}
 
 #define GUARD ((size_t)1 << 16)
 
