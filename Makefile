@@ -30,7 +30,8 @@ C_FILES := $(call find,core python tests examples bench,-name '*.cpp' -print -o 
 .DELETE_ON_ERROR:
 # Two installations at once in one environment would meet.
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-core test-python test-install test-distributed conformance bench leak soak fuzz
+.PHONY: help demo test test-all test-core test-python test-install test-distributed conformance bench leak soak
+.PHONY: fuzz storm
 .PHONY: lint style typing format core-root clean
 
 help:
@@ -46,6 +47,7 @@ help:
 	@echo '                (WORKLOAD="noop map", SCALE=0.1, ROUNDS=3; PUBLISH=yes writes docs/performance.md)'
 	@echo 'make soak       the tests of races, each SOAK=200 times'
 	@echo 'make fuzz       broken workers that write into the shared memory, by scripts of libFuzzer (clang), SECONDS=60'
+	@echo 'make storm      everything that may happen to a pool, at once and at random (SECONDS=60, SEED=)'
 	@echo 'make leak       a million tasks of every kind; fails if the parent or a worker grows'
 	@echo 'make lint       ruff, mypy, clang-format, and make typing (make format: apply ruff and clang-format)'
 	@echo 'make typing     what mypy and pyright make of a program that uses the installed package'
@@ -177,6 +179,11 @@ test-distributed: $(PACKAGE) $(VENV)/.has-distributed
 SOAK ?= 200
 soak: $(PACKAGE) $(VENV)/.has-test
 	WEIRPOOL_SOAK=$(SOAK) $(BIN)/python $(STRICT) -m pytest -m race
+
+SECONDS := 60
+SEED :=
+storm: $(PACKAGE) $(VENV)/.has-test
+	@$(BIN)/python $(STRICT) tests/storm --seconds $(SECONDS) $(addprefix --seed ,$(SEED))
 
 LEAK_TASKS ?= 1000000
 leak: $(PACKAGE) $(VENV)/.has-test
