@@ -253,6 +253,8 @@ class _Judge:
         task = self.task
         if not task.sendable:
             return self._error_of_unsendable(error)
+        if task.act == "unreadable" and self.starts:
+            return "it cannot be read, and was started"
         if isinstance(error, work.StormError):
             return None if task.act == "raise" and error.args == (task.number,) and self.starts else "not its error"
         if isinstance(error, BrokenProcessPool):
@@ -279,6 +281,8 @@ class _Judge:
             return "a death breaks the pool"
         if error.exitcode not in self.damage.exitcodes:
             return "no worker ended like that"
+        if task.loose:  # it may be another task of its chunk
+            return None
         if task.act not in work.EXITCODES and error.pid not in self.damage.killed:
             return "nobody killed that worker"
         if error.attempts != task.attempts:

@@ -44,32 +44,30 @@ async def _call(scene: Scene, rng: Random, budget: int) -> None:
 
 
 async def _arun(scene: Scene, task: Task, rng: Random) -> object:
-    pool = scene.pool
-    assert pool is not None
+    executor, task.attempts, task.limit = scene.choose_executor(rng)
     call = scene.call(task, work.content(task.number, rng.choice((0, 0, 100, 100_000))) or None)
     if rng.random() < 0.5:
-        return await pool.arun(work.run, *call)
-    return await (await pool.asubmit(work.run, *call))
+        return await executor.arun(work.run, *call)
+    return await (await executor.asubmit(work.run, *call))
 
 
 async def _iterate(scene: Scene, rng: Random, budget: int) -> None:
     """Reads an amap, perhaps not to its end."""
-    pool = scene.pool
-    assert pool is not None
+    executor, attempts, limit = scene.choose_executor(rng)
     tasks = [scene.draw_task(rng, plain=True) for _ in range(budget)]
     for task in tasks:
-        task.loose = True
+        task.loose, task.attempts, task.limit = True, attempts, limit
     by_number = {task.number: task for task in tasks}
     calls = (scene.call(task) for task in tasks)
     leave_after = rng.choice((None, None, budget // 2))
-    results = pool.amap(work.run_one, calls, ordered=rng.random() < 0.5, buffersize=rng.choice((None, 1, 5)))
+    results = executor.amap(work.run_one, calls, ordered=rng.random() < 0.5, buffersize=rng.choice((None, 1, 5)))
     try:
         async with contextlib.aclosing(results):
             async for value in results:
                 by_number[value[0]].end("result", value)
                 if leave_after is not None and sum(len(task.ends) for task in tasks) >= leave_after:
                     break
-    except (queue.Full, RuntimeError, asyncio.CancelledError) as error:
+    except (Exception, asyncio.CancelledError) as error:
         scene.account.count(f"amaps ended by {type(error).__name__}")
     for task in tasks:
         if not task.ends:

@@ -61,8 +61,7 @@ def maps(scene: Scene, rng: Random) -> None:
 
 
 def _map_once(scene: Scene, rng: Random, count: int) -> None:
-    pool = scene.pool
-    assert pool is not None
+    executor, attempts, limit = scene.choose_executor(rng)
     made: dict[int, Task] = {}
     ordered = rng.random() < 0.5
     options: dict[str, Any] = {
@@ -70,10 +69,10 @@ def _map_once(scene: Scene, rng: Random, count: int) -> None:
         "buffersize": rng.choice((None, None, 1, 5)),
         "timeout": rng.choice((None, None, None, 0.02)),
     }
-    items = _items(scene, rng, made, count)
+    items = _items(scene, rng, made, count, attempts, limit)
     leave_after = rng.choice((None, None, 0, 5))
     try:
-        results = (pool.map if ordered else pool.map_unordered)(work.run_one, items, **options)
+        results = (executor.map if ordered else executor.map_unordered)(work.run_one, items, **options)
     except REFUSALS as refusal:
         scene.note_refusal(refusal)
         _end_rest(made, refusal)
@@ -83,10 +82,13 @@ def _map_once(scene: Scene, rng: Random, count: int) -> None:
     _end_rest(made, None)
 
 
-def _items(scene: Scene, rng: Random, made: dict[int, Task], count: int) -> Iterator[tuple[Any, ...]]:
+def _items(
+    scene: Scene, rng: Random, made: dict[int, Task], count: int, attempts: int, limit: float | None
+) -> Iterator[tuple[Any, ...]]:
     for _ in range(count):
         task = scene.draw_task(rng, plain=rng.random() < 0.98)
         task.loose = True  # its chunk, or its map, may end before it
+        task.attempts, task.limit = attempts, limit
         made[task.number] = task
         data = work.content(task.number, rng.choice((0, 100, 5000)))
         yield scene.call(task, data or None)

@@ -50,12 +50,12 @@ class Scene:
         plan = self.plan
         act, seconds, size = "return", _draw_seconds(rng), _draw_size(rng)
         if not plain and rng.random() < 0.06:
-            act = rng.choice(("raise", "raise", "secret"))
+            act = rng.choice(work.MILD_ACTS[1:])
         if rng.random() < plan.cruel:
-            act = rng.choice(work.ACTS[3:])
+            act = rng.choice(work.CRUEL_ACTS)
         return self.account.open(act=act, seconds=seconds, size=size)
 
-    def warn(self, task: Task) -> None:
+    def _warn(self, task: Task) -> None:
         """Before it is submitted: note what it may do to the pool."""
         if task.act == "poison":
             self.damage.poisoned = True
@@ -65,21 +65,27 @@ class Scene:
 
     def call(self, task: Task, payload: Any = None) -> tuple[Any, ...]:
         """The arguments of ``work.run``."""
-        self.warn(task)
+        self._warn(task)
+        if task.act == "unreadable":
+            payload = work.Unreadable()
         fixed = (self.path, task.number, task.act, task.seconds, task.size)
         return fixed if payload is None else (*fixed, payload)
 
-    def executor_for(self, task: Task, rng: Random) -> Executor:
-        """The pool, perhaps with options."""
+    def choose_executor(self, rng: Random) -> tuple[weirpool.ProcessPoolExecutor, int, float | None]:
+        """The pool, perhaps with options: how often a task may be started, and how many seconds it may take."""
         pool = self.pool
         assert pool is not None
         if self.plan.breaks or rng.random() < 0.5:
-            return pool
-        task.attempts = rng.choice((1, 1, 2, 3))
-        task.limit = rng.choice((None, None, 0.05, 0.5, 30.0))
+            return pool, 1, None
+        attempts = rng.choice((1, 1, 2, 3))
+        limit = rng.choice((None, None, 0.05, 0.5, 30.0))
+        return pool.with_options(timeout=limit, retries=attempts - 1), attempts, limit
+
+    def _executor_for(self, task: Task, rng: Random) -> Executor:
+        executor, task.attempts, task.limit = self.choose_executor(rng)
         if task.limit is not None and task.limit < 1 and task.act == "return" and rng.random() < 0.3:
             task.seconds = 60.0
-        return pool.with_options(timeout=task.limit, retries=task.attempts - 1)  # type: ignore[attr-defined,no-any-return]
+        return executor
 
     def payload(self, task: Task, rng: Random, depth: int) -> Any:
         """An argument, which may do something when it is pickled."""
@@ -98,7 +104,7 @@ class Scene:
             return None
         task = self.draw_task(rng)
         try:
-            executor = self.executor_for(task, rng)
+            executor = self._executor_for(task, rng)
             payload = self.payload(task, rng, depth)
             task.future = executor.submit(work.run, *self.call(task, payload))
         except (queue.Full, RuntimeError) as refusal:

@@ -51,11 +51,12 @@ class Weather:
     def _once(self) -> None:
         plan, now = self._scene.plan, time.monotonic()
         if now > self._next_kill and self._kills_left > 0:
-            if self._kill():
-                self._kills_left -= 1
+            for _ in range(self._rng.choice((1, 1, 1, 8))):
+                self._kills_left -= self._kill()
             self._next_kill = self._when(plan.kill_every)
         if now > self._next_stop:
-            self._stop()
+            for _ in range(self._rng.choice((1, 1, 1, 8))):
+                self._stop()
             self._next_stop = self._when(plan.stop_every)
         dice = self._rng.random()
         if dice < 0.2:

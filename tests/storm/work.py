@@ -13,13 +13,14 @@ from typing import Any, NoReturn
 
 import ledger
 
-ACTS = ("return", "raise", "secret", "poison", "exit", "abort", "kill")
-"""What a task may do: return what it should; raise; return what cannot be pickled, or cannot be unpickled; end its
-process, in one of three ways."""
+MILD_ACTS = ("return", "raise", "secret")
+"""What a task may do: return what it should, raise, return what cannot be pickled."""
 
-EXITCODES = {"exit": 7, "abort": -signal.SIGABRT, "kill": -signal.SIGKILL}
-UNREADABLE = 1
-"""The exit code of a worker that cannot unpickle its task."""
+EXITCODES = {"exit": 7, "abort": -signal.SIGABRT, "kill": -signal.SIGKILL, "unreadable": 1}
+"""What ends the worker, and how: three ways of ending itself, and a task that cannot be unpickled."""
+
+CRUEL_ACTS = ("poison", *EXITCODES)
+"""The same, and a result that cannot be unpickled, which breaks the pool."""
 SPOILED = os.environ.get("WEIRPOOL_SPOIL")
 """What the storm has to notice, for its own test: each task notes its start "twice", or is "silent"; its result is
 "wrong"; each round leaves a "leak" or ends in a "hang"."""
@@ -64,28 +65,27 @@ class Unreadable:
     """Can be pickled, and not unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _refuse, (os.getpid(),)
+        return _refuse_silently, ()
+
+
+class Poison:
+    """The same, as a result."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _refuse, ()
 
 
 def _nothing() -> None:
     pass
 
 
-def _refuse(pickled_in: int) -> NoReturn:
-    if os.getpid() != pickled_in:
-        _fall_silent()
+def _refuse() -> NoReturn:
     raise StormError("cannot be unpickled")
 
 
-def _refuse_here() -> NoReturn:
-    raise StormError("cannot be unpickled")
-
-
-class Poison:
-    """A result that cannot be unpickled."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _refuse_here, ()
+def _refuse_silently() -> NoReturn:
+    _fall_silent()
+    _refuse()
 
 
 def content(number: int, size: int) -> bytes:
