@@ -55,6 +55,8 @@ class Task:
     """Who waited for it may be gone before it starts: its cancelling is no promise that it does not run."""
     cancelled_at: int | None = None
     """When a cancel() had returned True."""
+    fed: bool = False
+    """A feeder tries it again: to the pool each attempt is a task."""
     impatient: bool = False
     """Its producer waits a limited time for room, whatever the executor says."""
     callbacks: int = 0
@@ -224,7 +226,7 @@ class _Judge:
         task = self.task
         if not self.starts:
             return "it has a result and was never started"
-        if task.act != "return" or not task.sendable:
+        if (task.act != "return" and not (task.act == "once" and len(self.starts) > 1)) or not task.sendable:
             return "it should not have a result"
         right = isinstance(value, tuple) and len(value) == 2 and value[0] == task.number
         if not right or bytes(value[1]) != work.content(task.number, task.size):
@@ -256,7 +258,7 @@ class _Judge:
         if task.act == "unreadable" and self.starts:
             return "it cannot be read, and was started"
         if isinstance(error, work.StormError):
-            return None if task.act == "raise" and error.args == (task.number,) and self.starts else "not its error"
+            return self._error_of_storm(error)
         if isinstance(error, BrokenProcessPool):
             return None if self.damage.explains(error, by_submit=False) else "nothing was done that breaks a pool so"
         if isinstance(error, weirpool.WorkerDied):
@@ -266,6 +268,12 @@ class _Judge:
         if task.act == "secret" and self.starts and "pickle" in str(error):
             return None
         return "an error that nothing explains"
+
+    def _error_of_storm(self, error: work.StormError) -> str | None:
+        if self.task.act == "unreadable":
+            return None if error.args == work.REFUSAL else "not its error"
+        fits = self.task.act == "raise" and error.args == (self.task.number,) and self.starts
+        return None if fits else "not its error"
 
     def _error_of_unsendable(self, error: BaseException) -> str | None:
         if self.starts:
@@ -285,7 +293,8 @@ class _Judge:
             return None
         if task.act not in work.EXITCODES and error.pid not in self.damage.killed:
             return "nobody killed that worker"
-        if error.attempts != task.attempts:
+        attempts = 1 if task.fed else task.attempts
+        if error.attempts > attempts or (error.attempts < attempts and not self.damage.broke):
             return "it was not tried as often as it should"
         if self.starts and len(self.starts) == task.attempts and self.starts[-1].pid != error.pid:
             return f"another worker ran it: {self.starts}"

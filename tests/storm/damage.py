@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from concurrent.futures.process import BrokenProcessPool
 
+import work
+
 from weirpool import WorkerDied, _support
 
 IN_A_ROW = "in a row"
@@ -21,6 +23,7 @@ class Damage:
         self.poisoned = False  # a result that cannot be unpickled was returned
         self.forced = False  # terminate_workers() or kill_workers()
         self.collected = False  # the executor was let go
+        self.broke = False  # the pool broke, or nobody knows
         self.shut = False  # shutdown() was called
         self.cancelled = False  # ... with cancel_futures=True
 
@@ -39,12 +42,12 @@ class Damage:
         """Could the pool break like that?"""
         cause = error.__cause__
         text = str(error)
-        if by_submit:  # futures tell why
-            return cause is None and (self.deaths > 0 or self.poisoned or self.forced)
+        if by_submit and cause is None:  # futures tell why
+            return self.deaths > 0 or self.poisoned or self.forced
         if text == _support.FORCED:
             return self.forced
         if text == _support.COLLECTED:
             return self.collected
         if isinstance(cause, WorkerDied):
             return cause.exitcode in self.exitcodes and (IN_A_ROW not in text or self.deaths >= 3)
-        return cause is not None and self.poisoned and "cannot be unpickled" in str(cause)
+        return cause is not None and self.poisoned and work.REFUSAL[0] in str(cause)

@@ -39,6 +39,8 @@ class Plan:
     seconds: float
     """How long the storm blows before the executor is ended."""
     ending: str
+    pace: float
+    """Seconds that a usual task takes, on the average."""
     kill_every: float | None
     """Seconds between kills of workers; None: no kills."""
     stop_every: float | None
@@ -113,7 +115,8 @@ def draw(rng: Random, death: Literal["break", "replace"]) -> Plan:
         budget=rng.choice((10, 50, 200)),
         seconds=rng.uniform(0.05, 1.2) * (1 if method == "fork" else 2),
         ending=rng.choice(ENDINGS),
-        kill_every=(rng.choice((0.05, 0.2, 0.5)) if replaces else 1.0) if violent else None,
+        pace=rng.choice((0.0002, 0.001, 0.02)),
+        kill_every=(rng.choice((0.1, 0.3, 1.0)) if replaces else 1.0) if violent else None,
         stop_every=_or_none(rng, 0.35, [0.02, 0.1, 0.3]),
-        cruel=_or_none(rng, 0.2, [0.002, 0.02]) or 0.0,
+        cruel=_or_none(rng, 0.5 if replaces else 0.2, [0.002, 0.02]) or 0.0,
     )

@@ -123,7 +123,9 @@ def _read(scene: Scene, results: Iterator[Any], made: dict[int, Task], ordered: 
 def _blame(scene: Scene, made: dict[int, Task], error: BaseException) -> None:
     """A map ended with an error: of a task, of the pool, or of its own timeout."""
     task = next((task for task in made.values() if not task.ends), None)
-    if isinstance(error, work.StormError):
+    if isinstance(error, work.StormError) and error.args == work.REFUSAL:
+        task = next((task for task in made.values() if task.act == "unreadable"), None)
+    elif isinstance(error, work.StormError):
         task = made.get(error.args[0])
     elif isinstance(error, TypeError):
         task = next((task for task in made.values() if task.act == "secret"), None)
@@ -159,7 +161,7 @@ def feeds(scene: Scene, rng: Random) -> None:
     feeder = weirpool.Feeder(pool, work.run_one, maxsize=rng.choice((True, 3)), retries=retries, on_result=succeed)
     for _ in _rounds(scene):
         task = scene.draw_task(rng)
-        task.attempts = 1 + retries
+        task.fed, task.attempts = True, 1 + retries
         patience = rng.choice((None, 0.1))
         task.impatient = patience is not None
         made[task.number] = task

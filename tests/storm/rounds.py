@@ -79,8 +79,9 @@ def _collectors() -> list[threading.Thread]:
 
 def _reckon(scene: Scene) -> None:
     account, pool = scene.account, scene.pool
+    scene.damage.broke = pool is None or bool(pool._broken)
     if pool is not None:
-        account.seen["broken pools"] += bool(pool._broken)
+        account.seen["broken pools"] += scene.damage.broke
         _check_numbers(account, pool.stats())
     scene.pool = None
     account.close(ledger.read(scene.path), scene.damage, refuses=scene.plan.refuses, breaks=scene.plan.breaks)

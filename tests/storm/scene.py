@@ -48,7 +48,7 @@ class Scene:
     def draw_task(self, rng: Random, *, plain: bool = False) -> Task:
         """A task to be submitted; a plain one does nothing that a map or a feeder would end with."""
         plan = self.plan
-        act, seconds, size = "return", _draw_seconds(rng), _draw_size(rng)
+        act, seconds, size = "return", _draw_seconds(rng, plan.pace), _draw_size(rng)
         if not plain and rng.random() < 0.06:
             act = rng.choice(work.MILD_ACTS[1:])
         if rng.random() < plan.cruel:
@@ -140,9 +140,8 @@ class Scene:
                 self.submit(rng, depth + 1)
 
 
-def _draw_seconds(rng: Random) -> float:
-    dice = rng.random()
-    return 0.0 if dice < 0.7 else rng.uniform(0, 0.005) if dice < 0.95 else rng.uniform(0, 0.1)
+def _draw_seconds(rng: Random, pace: float) -> float:
+    return 0.0 if rng.random() < 0.5 else min(rng.expovariate(0.5 / pace), 1.0)
 
 
 def _draw_size(rng: Random) -> int:

@@ -51,7 +51,7 @@ class Weather:
     def _once(self) -> None:
         plan, now = self._scene.plan, time.monotonic()
         if now > self._next_kill and self._kills_left > 0:
-            for _ in range(self._rng.choice((1, 1, 1, 8))):
+            for _ in range(self._rng.choice((1, 1, 1, 1, 1, 1, 2, 8))):
                 self._kills_left -= self._kill()
             self._next_kill = self._when(plan.kill_every)
         if now > self._next_stop:

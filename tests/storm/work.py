@@ -16,8 +16,12 @@ import ledger
 MILD_ACTS = ("return", "raise", "secret")
 """What a task may do: return what it should, raise, return what cannot be pickled."""
 
-EXITCODES = {"exit": 7, "abort": -signal.SIGABRT, "kill": -signal.SIGKILL, "unreadable": 1}
-"""What ends the worker, and how: three ways of ending itself, and a task that cannot be unpickled."""
+EXITCODES = {"exit": 7, "abort": -signal.SIGABRT, "kill": -signal.SIGKILL, "once": -signal.SIGKILL, "unreadable": 1}
+"""What ends the worker, and how: three ways of ending itself, the third only at the first attempt, and a task that
+cannot be unpickled."""
+
+REFUSAL = ("cannot be unpickled",)
+"""The arguments of the error with which unpickling fails."""
 
 CRUEL_ACTS = ("poison", *EXITCODES)
 """The same, and a result that cannot be unpickled, which breaks the pool."""
@@ -80,7 +84,7 @@ def _nothing() -> None:
 
 
 def _refuse() -> NoReturn:
-    raise StormError("cannot be unpickled")
+    raise StormError(*REFUSAL)
 
 
 def _refuse_silently() -> NoReturn:
@@ -103,7 +107,7 @@ def run(path: str, number: int, act: str, seconds: float, size: int, payload: An
             raise AssertionError(f"the {len(data)} bytes of task {number} arrived damaged")
     if seconds:
         time.sleep(seconds)
-    if act != "return":
+    if act != "return" and not (act == "once" and len(ledger.read(path)[number]) > 1):
         return _misbehave(act, number)
     if SPOILED == "wrong":
         number += 1
