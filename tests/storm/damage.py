@@ -9,6 +9,7 @@ import work
 
 from weirpool import WorkerDied, _support
 
+COLLECTED = "was garbage collected"
 IN_A_ROW = "in a row"
 
 
@@ -46,7 +47,7 @@ class Damage:
             return self.deaths > 0 or self.poisoned or self.forced
         if text == _support.FORCED:
             return self.forced
-        if text == _support.COLLECTED:
+        if COLLECTED in text:
             return self.collected
         if isinstance(cause, WorkerDied):
             return cause.exitcode in self.exitcodes and (IN_A_ROW not in text or self.deaths >= 3)
