@@ -24,6 +24,7 @@ class Weather:
         self._timers: list[threading.Timer] = []  # each lets a stopped worker go on, also while this thread waits
         self._next_kill = self._when(scene.plan.kill_every)
         self._next_stop = self._when(scene.plan.stop_every)
+        self._completed = 0  # tasks, at the last kill
         self._kills_left = 1 if scene.plan.breaks else 1000
         self._thread = threading.Thread(target=self._blow, name="weather")
 
@@ -50,8 +51,8 @@ class Weather:
 
     def _once(self) -> None:
         plan, now = self._scene.plan, time.monotonic()
-        if now > self._next_kill and self._kills_left > 0:
-            for _ in range(self._rng.choice((1, 1, 1, 1, 1, 1, 2, 8))):
+        if now > self._next_kill and self._kills_left > 0 and self._may_kill():
+            for _ in range(1 if self._rng.random() < 0.9 else 8):
                 self._kills_left -= self._kill()
             self._next_kill = self._when(plan.kill_every)
         if now > self._next_stop:
@@ -82,6 +83,17 @@ class Weather:
             return fd
         os.close(fd)
         return None
+
+    def _may_kill(self) -> bool:
+        """Deaths in a row break a pool that replaces; mostly it shall live."""
+        pool = self._scene.pool
+        if self._scene.plan.breaks or pool is None or self._rng.random() < 0.02:
+            return True
+        completed = pool.stats().completed
+        if completed == self._completed:
+            return False
+        self._completed = completed
+        return True
 
     def _kill(self) -> bool:
         fd = self._choose()
