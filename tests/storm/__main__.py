@@ -26,6 +26,9 @@ import rounds
 from plan import Plan
 from watch import LogReader, Remains, Watchdog
 
+import weirpool
+
+_DEATHS = ("break", "replace") if hasattr(weirpool, "TaskTimeout") else ("break",)
 _SHOWN = 10  # faults of a round
 
 
@@ -97,7 +100,7 @@ def main() -> int:
     multiprocessing.forkserver.ensure_running()  # it and the resource tracker stay for good
     until = time.monotonic() + options.seconds
     with tempfile.TemporaryDirectory() as folder:
-        storm = Storm(seed, folder, options.limit, options.patience, tuple(options.death or ("break",)))
+        storm = Storm(seed, folder, options.limit, options.patience, tuple(options.death or _DEATHS))
         numbers = itertools.repeat(options.round, options.times) if options.round is not None else itertools.count()
         for number in numbers:
             if options.round is None and time.monotonic() > until:

@@ -125,6 +125,9 @@ class Account:
 
     def close(self, starts: dict[int, list[Start]], damage: Damage, *, refuses: bool, breaks: bool) -> None:
         """All has ended: judge each task."""
+        damage.doomed = {
+            start.pid for task in self.tasks if task.act == "midway" for start in starts.get(task.number, [])
+        }
         for task in self.tasks:
             if task.future is not None:
                 _ask(task)
@@ -226,7 +229,8 @@ class _Judge:
         task = self.task
         if not self.starts:
             return "it has a result and was never started"
-        if (task.act != "return" and not (task.act == "once" and len(self.starts) > 1)) or not task.sendable:
+        spared = task.act != "once" or len(self.starts) > 1
+        if task.act not in work.MAY_RETURN or not spared or not task.sendable:
             return "it should not have a result"
         right = isinstance(value, tuple) and len(value) == 2 and value[0] == task.number
         if not right or bytes(value[1]) != work.content(task.number, task.size):
@@ -291,7 +295,7 @@ class _Judge:
             return "no worker ended like that"
         if task.loose:  # it may be another task of its chunk
             return None
-        if task.act not in work.EXITCODES and error.pid not in self.damage.killed:
+        if task.act not in work.EXITCODES and error.pid not in self.damage.killed | self.damage.doomed:
             return "nobody killed that worker"
         attempts = 1 if task.fed else task.attempts
         if error.attempts > attempts or (error.attempts < attempts and not self.damage.broke):

@@ -20,6 +20,9 @@ class Damage:
         self._lock = threading.Lock()
         self.exitcodes: set[int] = set()  # with which workers may have ended
         self.killed: set[int] = set()  # processes that were killed from outside
+        self.doomed: set[int] = (
+            set()
+        )  # processes that killed themselves, perhaps during another task than the cruel one
         self.deaths = 0  # workers that died, or may have
         self.poisoned = False  # a result that cannot be unpickled was returned
         self.forced = False  # terminate_workers() or kill_workers()

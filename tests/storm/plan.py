@@ -41,6 +41,8 @@ class Plan:
     ending: str
     pace: float
     """Seconds that a usual task takes, on the average."""
+    large: float
+    """The share of arguments, and of results, of megabytes."""
     kill_every: float | None
     """Seconds between kills of workers; None: no kills."""
     stop_every: float | None
@@ -116,6 +118,7 @@ def draw(rng: Random, death: Literal["break", "replace"]) -> Plan:
         seconds=rng.uniform(0.05, 1.2) * (1 if method == "fork" else 2),
         ending=rng.choice(ENDINGS),
         pace=rng.choice((0.0002, 0.001, 0.02)),
+        large=rng.choice((0.02, 0.02, 0.02, 0.5)),
         kill_every=(rng.choice((0.05, 0.2, 0.6)) if replaces else 1.0) if violent else None,
         stop_every=_or_none(rng, 0.35, [0.02, 0.1, 0.3]),
         cruel=_or_none(rng, 0.5 if replaces else 0.2, [0.002, 0.02]) or 0.0,

@@ -33,6 +33,8 @@ def _rounds(scene: Scene) -> Iterator[int]:
 def submits(scene: Scene, rng: Random) -> None:
     """Submits one after another; waits for some results, cancels some tasks."""
     for _ in _rounds(scene):
+        if not scene.plan.breaks and rng.random() < 0.05:
+            _stop_one(scene, rng)
         task = scene.submit(rng)
         if task is None or task.future is None:
             continue
@@ -46,6 +48,22 @@ def submits(scene: Scene, rng: Random) -> None:
             cf.wait([task.future], timeout=rng.uniform(0, 0.1))
         elif dice < 0.25 and not scene.plan.breaks:
             task.cancel(force=True)
+
+
+def _stop_one(scene: Scene, rng: Random) -> None:
+    """A task that would run for long, and is stopped."""
+    executor, attempts, limit = scene.choose_executor(rng)
+    task = scene.account.open(seconds=60.0, attempts=attempts, limit=limit)
+    try:
+        task.future = executor.submit(work.run, *scene.call(task))
+    except REFUSALS as refusal:
+        scene.note_refusal(refusal)
+        task.end("refused", refusal)
+        return
+    with contextlib.suppress(Exception, cf.CancelledError):
+        task.future.result(timeout=rng.uniform(0, 0.1))
+    if not task.cancel(force=True) and not task.future.done():
+        scene.account.fault(f"cancel(force=True) did not stop task {task.number}")
 
 
 # ---- maps ----

@@ -48,11 +48,12 @@ class Scene:
     def draw_task(self, rng: Random, *, plain: bool = False) -> Task:
         """A task to be submitted; a plain one does nothing that a map or a feeder would end with."""
         plan = self.plan
-        act, seconds, size = "return", _draw_seconds(rng, plan.pace), _draw_size(rng)
+        act, seconds, size = "return", _draw_seconds(rng, plan.pace), _draw_size(rng, plan.large)
         if not plain and rng.random() < 0.06:
             act = rng.choice(work.MILD_ACTS[1:])
         if rng.random() < plan.cruel:
             act = rng.choice(work.CRUEL_ACTS)
+            size = rng.choice(LARGE) if act == "midway" else size
         return self.account.open(act=act, seconds=seconds, size=size)
 
     def _warn(self, task: Task) -> None:
@@ -95,7 +96,7 @@ class Scene:
             return work.Unsendable()
         if dice < 0.03 and depth < _MOST_NESTED:
             return work.CallsWhenPickled(lambda: self.submit(rng, depth + 1))
-        data = work.content(task.number, _draw_size(rng))
+        data = work.content(task.number, _draw_size(rng, self.plan.large))
         return None if not data else data if dice < 0.8 else work.Block(data)
 
     def submit(self, rng: Random, depth: int = 0) -> Task | None:
@@ -144,5 +145,5 @@ def _draw_seconds(rng: Random, pace: float) -> float:
     return 0.0 if rng.random() < 0.5 else min(rng.expovariate(0.5 / pace), 1.0)
 
 
-def _draw_size(rng: Random) -> int:
-    return rng.choice(LARGE if rng.random() < 0.02 else SIZES)
+def _draw_size(rng: Random, large: float) -> int:
+    return rng.choice(LARGE if rng.random() < large else SIZES)

@@ -16,9 +16,18 @@ import ledger
 MILD_ACTS = ("return", "raise", "secret")
 """What a task may do: return what it should, raise, return what cannot be pickled."""
 
-EXITCODES = {"exit": 7, "abort": -signal.SIGABRT, "kill": -signal.SIGKILL, "once": -signal.SIGKILL, "unreadable": 1}
-"""What ends the worker, and how: three ways of ending itself, the third only at the first attempt, and a task that
-cannot be unpickled."""
+EXITCODES = {
+    "exit": 7,
+    "abort": -signal.SIGABRT,
+    "kill": -signal.SIGKILL,
+    "once": -signal.SIGKILL,
+    "midway": -signal.SIGKILL,
+    "unreadable": 1,
+}
+"""What ends the worker, and how: three ways of ending itself; the third at the first attempt only; the third while the
+result is being sent, or after that; and a task that cannot be unpickled."""
+
+MAY_RETURN = ("return", "once", "midway")
 
 REFUSAL = ("cannot be unpickled",)
 """The arguments of the error with which unpickling fails."""
@@ -107,7 +116,11 @@ def run(path: str, number: int, act: str, seconds: float, size: int, payload: An
             raise AssertionError(f"the {len(data)} bytes of task {number} arrived damaged")
     if seconds:
         time.sleep(seconds)
-    if act != "return" and not (act == "once" and len(ledger.read(path)[number]) > 1):
+    if act == "once" and len(ledger.read(path)[number]) > 1:
+        act = "return"
+    if act == "midway":
+        threading.Timer(number % 8 / 1000, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    elif act != "return":
         return _misbehave(act, number)
     if SPOILED == "wrong":
         number += 1
