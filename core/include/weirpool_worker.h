@@ -279,6 +279,9 @@ WEIRPOOL_API int weirpool_attach(weirpool_worker **worker, const struct weirpool
  */
 WEIRPOOL_API int weirpool_claim(weirpool_worker *worker, struct weirpool_claimed *claimed, int64_t deadline);
 
+/* Claims nothing until `deadline`, or until the pool needs no worker any more: for one that was interrupted. */
+WEIRPOOL_API void weirpool_hold_back(weirpool_worker *worker, int64_t deadline);
+
 /*
  * Finishes the claimed task. Waits while a large result finds no room. -EOWNERDEAD or -ESHUTDOWN: nobody wants it;
  * -ECANCELED: it was stopped, and this process is about to be killed: end it; -ECHILD: in a fork of the worker.

@@ -231,6 +231,19 @@ int weirpool_claim(weirpool_worker *worker, struct weirpool_claimed *claimed, in
     return rc;
 }
 
+#define NAP_NS (WP_LOOK_NS / 100)
+
+void weirpool_hold_back(weirpool_worker *worker, int64_t deadline)
+{
+    struct wp_segment *segment = &worker->segment;
+    int64_t now = wp_os_now();
+    while (now < deadline && wp_load_seq_cst(&segment->header->stop) == WP_RUN && !is_orphan(worker, now)) {
+        /* Nobody wakes us: we are not parked. */
+        (void)wp_os_futex_wait(&segment->records[worker->number].parked, 0, now + NAP_NS, WP_SHARED);
+        now = wp_os_now();
+    }
+}
+
 /* ---- finishing ---- */
 
 /* The ring is full: the parent has to make room before the task is done. */

@@ -121,6 +121,9 @@ static int wait_for_end(PyObject *self, int64_t deadline)
     }
     engine_enter(engine);
     int rc = wait_in_slices(self, deadline);
+    if (rc == 0) {
+        rc = PyErr_CheckSignals(); /* a Ctrl-C of ours goes before what it made of the task */
+    }
     engine_sweep(engine); /* what this thread took for others */
     engine_leave(engine);
     return rc;

@@ -133,6 +133,16 @@ static int finish(weirpool_worker *worker, int status, struct encoded *encoded)
     return rc;
 }
 
+/* How long who was interrupted leaves waiting tasks alone: whoever pressed Ctrl-C may be about to cancel them. */
+#define INTERRUPTED_NS (LOOK_NS / 2)
+
+static void hold_back(weirpool_worker *worker)
+{
+    Py_BEGIN_ALLOW_THREADS
+    weirpool_hold_back(worker, weirpool_deadline(INTERRUPTED_NS));
+    Py_END_ALLOW_THREADS
+}
+
 /*
  * 0, -errno, or 1 with an exception set: nothing could be sent back; or the task could not be decoded, which ends the
  * process as in the standard library, unless it stays.
@@ -143,15 +153,21 @@ static int handle(PyObject *self, const struct weirpool_claimed *claimed)
     struct encoded encoded;
     int undecodable;
     PyObject *result = call(self, claimed, &undecodable);
-    if (undecodable && !worker->stays) {
+    /* A lack of memory is that task's trouble. */
+    if (undecodable && !worker->stays && !PyErr_ExceptionMatches(PyExc_MemoryError)) {
         return 1;
     }
     int failed = result == NULL || encode_result(state_of(self), &worker->codec, result, &encoded) < 0;
+    int interrupted = failed && PyErr_ExceptionMatches(PyExc_KeyboardInterrupt);
     Py_XDECREF(result);
     if (failed && encode_exception(self, &encoded) < 0) {
         return 1;
     }
-    return finish(worker->worker, failed, &encoded);
+    int rc = finish(worker->worker, failed, &encoded);
+    if (interrupted) {
+        hold_back(worker->worker);
+    }
+    return rc;
 }
 
 /* ---- the loop ---- */

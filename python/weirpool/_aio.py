@@ -145,8 +145,18 @@ class AsyncMethods:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Shut down, and await the end of all tasks and workers."""
+        """Shut down, and await the end of all tasks and workers.
+
+        Where the coroutine is cancelled (by Ctrl-C, mostly), tasks that no worker has started are cancelled, too.
+        """
         import asyncio
 
+        interrupts = (asyncio.CancelledError, KeyboardInterrupt)
+        if isinstance(error, interrupts):
+            self.shutdown(wait=False, cancel_futures=True)
         self._accept_nothing_more()
-        await asyncio.get_running_loop().run_in_executor(None, self.shutdown)
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, self.shutdown)
+        except interrupts:
+            self.shutdown(wait=False, cancel_futures=True)
+            raise

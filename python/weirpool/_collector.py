@@ -77,6 +77,10 @@ class Collector(threading.Thread):
         """Accept nothing more; what was accepted runs to its end."""
         self._engine.shutdown()
 
+    def cancel_waiting(self) -> None:
+        """Cancel what no worker has started."""
+        self._engine.cancel_waiting(0)
+
     def _replace_one(self) -> None:
         """A worker has left, or died: another takes its place. If there is none, what waits ends with the reason.
 
@@ -119,8 +123,13 @@ def _finish_all() -> None:
         collectors = list(_running)
     for collector in collectors:
         collector.stop()
-    for collector in collectors:
-        collector.join()
+    try:
+        for collector in collectors:
+            collector.join()
+    except KeyboardInterrupt:  # who presses Ctrl-C now does not want what is pending
+        for collector in collectors:
+            collector.cancel_waiting()
+        raise
 
 
 def _finish_at_exit() -> None:

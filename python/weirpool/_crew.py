@@ -12,7 +12,7 @@ from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
-from weirpool import _core, _worker
+from weirpool import _core, _interrupts, _worker
 from weirpool._pickler import Initializer
 from weirpool._support import format_cause
 
@@ -59,7 +59,7 @@ class Crew:
     def start_one(self) -> None:
         """Start one more worker, unless there are enough. What starting a process raises is raised."""
         engine, executor = self._engine, self._executor()
-        with self._lock:
+        with _interrupts.put_off(), self._lock:
             if engine is None or executor is None or self._halted:
                 return
             number = engine.reserve()
@@ -81,7 +81,7 @@ class Crew:
         except BaseException:
             if process.pid is not None:
                 process.kill()
-                process.join()
+                self._join(process)
                 self.processes.pop(process.pid, None)
                 self._by_number.pop(number, None)
             raise
@@ -92,7 +92,9 @@ class Crew:
         assert process.pid is not None
         try:
             fd = os.pidfd_open(process.pid)
-        except OSError:  # it has ended already, or pidfds are refused here
+        except ProcessLookupError:  # it has ended already; its sentinel may be held open by what it left behind
+            fd = os.eventfd(1)
+        except OSError:  # pidfds are refused here
             engine.watch(number, process.sentinel, process.pid)
             return
         try:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 from collections.abc import Callable
 from concurrent.futures import _base
 from multiprocessing import reduction
 from typing import Any
 
-from weirpool import _core, _pickler
+from weirpool import _core, _interrupts, _pickler
 
 
 class Channel:
@@ -28,7 +30,25 @@ def _receive(*duplicates: Any) -> Channel:
     return Channel(*fds)
 
 
-def main(
+def main(channel: Channel, number: int, *args: Any) -> None:
+    """A worker's life. Ctrl-C reaches the whole process group: who is idle, or starts, leaves without a word."""
+    try:
+        _interrupts.resume()
+        _serve(channel, number, *args)
+    except KeyboardInterrupt:
+        return
+    finally:
+        _die_silently_of_ctrl_c()
+
+
+def _die_silently_of_ctrl_c() -> None:
+    """It has only to exit, and whoever interrupts that wants no traceback of it."""
+    with contextlib.suppress(KeyboardInterrupt):
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _serve(
     channel: Channel,
     number: int,
     initializer: Callable[..., object] | None,
@@ -49,11 +69,8 @@ def main(
     _pickler.of_this_worker = _pickler.find(pickler)
     max_tasks, max_memory = limits
     worker = _core.Worker(*channel.fds, number, _pickler.of_this_worker, stays, max_memory)
-    try:
-        if _set_up(worker, initializer, initargs, stays):
-            worker.run(max_tasks)
-    except KeyboardInterrupt:
-        return  # Ctrl-C reaches the whole process group: an idle worker leaves without a word
+    if _set_up(worker, initializer, initargs, stays):
+        worker.run(max_tasks)
 
 
 def _set_up(
@@ -63,10 +80,12 @@ def _set_up(
     try:
         if initializer is not None:
             initializer(*initargs)
-    except BaseException as error:
-        if stays and isinstance(error, KeyboardInterrupt):
-            worker.announce(_core.LEAVES)  # another takes its place
-            return False
+    except KeyboardInterrupt:
+        if not stays:
+            raise
+        worker.announce(_core.LEAVES)  # another takes its place
+        return False
+    except BaseException:
         _base.LOGGER.critical("Exception in initializer:", exc_info=True)
         worker.announce(_core.INIT_FAILED)
         return False

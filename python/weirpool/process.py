@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from weirpool import _core, _pickler, _policy, _support
+from weirpool import _core, _interrupts, _pickler, _policy, _support
 from weirpool._collector import Collector, is_exiting
 from weirpool._crew import Crew
 from weirpool._executor import Executor
@@ -20,6 +20,8 @@ from weirpool._options import WithOptions
 from weirpool._pickler import Pickler
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from weirpool._stats import Stats
 
 P = ParamSpec("P")
@@ -235,6 +237,31 @@ class ProcessPoolExecutor(Executor):
         if collector is not None and wait and collector is not threading.current_thread():
             collector.join()
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> Literal[False]:
+        """Shut down, and wait for all tasks and workers.
+
+        After a Ctrl-C, in the block or while this waits, tasks that no worker has started are cancelled: else who wants
+        to leave would have to press it again and again.
+        """
+        try:
+            if kind is not None and issubclass(kind, KeyboardInterrupt):
+                self._cancel_waiting()
+            self.shutdown(wait=True)
+        except KeyboardInterrupt:
+            self._cancel_waiting()
+            raise
+        return False
+
+    def _cancel_waiting(self) -> None:
+        """Shut down without waiting, and cancel all that no worker has started. Does nothing in a forked child."""
+        if self._owner == os.getpid():
+            self.shutdown(wait=False)
+            engine = self._engine
+            if engine is not None:
+                engine.cancel_waiting(0)
+
     def terminate_workers(self) -> None:
         """Shut down without waiting, cancel what can be cancelled, and send each worker SIGTERM.
 
@@ -324,7 +351,8 @@ class ProcessPoolExecutor(Executor):
                 raise RuntimeError(_support.EXITING)
             if self._engine is None:
                 self._owner = os.getpid()
-                self._open()
+                with _interrupts.put_off():
+                    self._open()
             assert self._engine is not None
             return self._engine
 
@@ -346,15 +374,18 @@ class ProcessPoolExecutor(Executor):
             self._replaces,
         )
         crew.serve(engine)
+        collector = Collector(self, engine, crew)
         try:
             if self._mp_context.get_start_method(allow_none=False) == "fork":  # before there are threads
                 for _ in range(self._max_workers):
                     crew.start_one()
-            collector = Collector(self, engine, crew)
             collector.start()
         except BaseException:
             engine.shutdown()  # for a collector that runs although its start was interrupted
             crew.terminate()
+            if not collector.is_alive():  # else it does so
+                crew.dismiss()
+                engine.close()
             raise
         if self._engine is not None:  # a signal handler has submitted meanwhile: one is enough
             engine.shutdown()

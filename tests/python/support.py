@@ -3,6 +3,7 @@
 import contextlib
 import faulthandler
 import gc
+import inspect
 import multiprocessing
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
@@ -18,11 +19,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import pytest
 import tasks
 
 import weirpool
 
 START_METHODS = ("fork", "forkserver", "spawn")
+CAN_REPLACE = "on_worker_death" in inspect.signature(weirpool.ProcessPoolExecutor).parameters
+DEATH_MODES = ("break", "replace") if CAN_REPLACE else ("break",)
 PATIENCE = 60.0  # seconds; only a hang takes so long
 FLAGS = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # -X dev -W error reach scripts, too
 
@@ -98,6 +102,23 @@ def context(method: str | None) -> Any:
     return method and multiprocessing.get_context(method)
 
 
+# How an executor is started, and what a dead worker means to it; "replace" refuses fork.
+MODES = [(method, mode) for mode in DEATH_MODES for method in START_METHODS if (method, mode) != ("fork", "replace")]
+every_mode = pytest.mark.parametrize(("method", "mode"), MODES, ids=["-".join(both) for both in MODES])
+
+
+def options_of(mode: str) -> dict[str, Any]:
+    """The keywords of a mode."""
+    return {} if mode == "break" else {"on_worker_death": mode}
+
+
+def executor_text(bound: int, workers: int, method: str, mode: str) -> str:
+    """For a script: the expression that makes a bounded executor."""
+    options = "".join(f", {name}={value!r}" for name, value in options_of(mode).items())
+    get_context = f"multiprocessing.get_context({method!r})"
+    return f"weirpool.BoundedProcessPoolExecutor({bound}, {workers}, {get_context}{options})"
+
+
 def start_workers(pool: weirpool.ProcessPoolExecutor, gate: Gate, count: int) -> list[int]:
     """Makes every worker run a held task, and returns their pids."""
     before = gate.started
@@ -152,6 +173,37 @@ def helper_pids() -> set[int]:
     return {pid for pid in (forkserver._forkserver_pid, tracker._pid) if pid}
 
 
+def in_session(leader: int) -> set[int]:
+    """Every live process of a session: also those that have lost their parent."""
+    stats = {pid: stat_of(pid) for pid in map(int, filter(str.isdigit, os.listdir("/proc")))}
+    return {pid for pid, stat in stats.items() if stat and int(stat[3]) == leader and stat[0] != "Z"}
+
+
+def wait_asleep(pid: int) -> None:
+    """Until the main thread of a process sleeps, and keeps on sleeping."""
+    naps = 0
+
+    def sleeps() -> bool:
+        nonlocal naps
+        stat = stat_of(pid)
+        naps = naps + 1 if stat is not None and stat[0] == "S" else 0
+        return naps == 20
+
+    wait_until(sleeps, "its main thread sleeps")
+
+
+def stop(pid: int) -> None:
+    """SIGSTOP, and wait until it has stopped."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: (stat_of(pid) or ["?"])[0] in "TtZ", "the process stops")
+
+
+def proceed(pid: int) -> None:
+    """SIGCONT; whoever was stopped may be gone."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
+
+
 def descriptors() -> dict[int, str]:
     """What each open descriptor of this process is."""
     found = {}
@@ -159,6 +211,12 @@ def descriptors() -> dict[int, str]:
         with contextlib.suppress(FileNotFoundError):
             found[int(number)] = os.readlink(f"/proc/self/fd/{number}")
     return found
+
+
+def mapped_segments() -> set[str]:
+    """Where this process has mapped the shared memory of a pool."""
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    return {line.split()[0] for line in maps if "memfd:weirpool" in line}
 
 
 def thread_names() -> dict[int, str]:
@@ -172,6 +230,7 @@ class Leaks:
         self.processes = descendants(os.getpid())
         self.descriptors = descriptors()
         self.threads = thread_names()
+        self.segments = mapped_segments()
 
     def found(self) -> str:
         gc.collect()
@@ -180,7 +239,8 @@ class Leaks:
         fds = {number: link for number, link in descriptors().items() if self.descriptors.get(number) != link}
         fds = {number: link for number, link in fds.items() if not link.startswith("/proc/")}
         threads = {name for ident, name in thread_names().items() if ident not in self.threads}
-        parts = {"processes": processes, "descriptors": fds, "threads": threads}
+        segments = mapped_segments() - self.segments
+        parts = {"processes": processes, "descriptors": fds, "threads": threads, "segments": segments}
         return ", ".join(f"{what} {left}" for what, left in parts.items() if left)
 
 
@@ -295,6 +355,14 @@ class Script:
     def interrupt(self) -> None:
         """Ctrl-C, for the main process alone."""
         self.process.send_signal(signal.SIGINT)
+
+    def ctrl_c(self) -> None:
+        """As a terminal sends it: to every process of the group."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def leaves_nothing(self) -> None:
+        """Waits until no process of its session is left, whoever started it."""
+        wait_until(lambda: not in_session(self.pid), f"its processes end: {in_session(self.pid)}")
 
     def finish(self, patience: float = PATIENCE, *, may_complain: bool = False) -> list[str]:
         """Waits for the end, which must be a clean one; returns the lines that it said and nobody has read."""

@@ -1,5 +1,7 @@
 """What the tests run in worker processes: importable there, whatever the start method."""
 
+import asyncio
+import ctypes
 import dataclasses
 import itertools
 import logging
@@ -79,6 +81,11 @@ def log_with(path: str, line: Any, _: Any) -> Any:
     return log(path, line)
 
 
+def nap_and_echo(seconds: float, value: Any) -> Any:
+    time.sleep(seconds)
+    return value
+
+
 def nap_and_log(seconds: float, path: str, line: Any) -> Any:
     time.sleep(seconds)
     return log(path, line)
@@ -145,6 +152,23 @@ def hold(folder: str, value: Any = None) -> Any:
             raise TimeoutError("the test never opened the gate")
         time.sleep(0.002)
     return value
+
+
+def hold_and_tell(folder: str, path: str) -> int:
+    """As hold(), by a worker that is known by then."""
+    log(path, os.getpid())
+    hold(folder)
+    return os.getpid()
+
+
+def hold_whatever_comes(folder: str) -> None:
+    """As hold(), and Ctrl-C does not end it."""
+    while True:
+        try:
+            hold(folder)
+            return
+        except KeyboardInterrupt:
+            pass
 
 
 def hold_and_log(folder: str, path: str, line: Any) -> Any:
@@ -290,6 +314,17 @@ def start_then_return(folder: str, size: int) -> bytes:
     """Says that it has started, then returns much at once."""
     (Path(folder) / f"started-{uuid.uuid4()}").touch()
     return bytes(size)
+
+
+def tell_then_return(path: str, size: int) -> bytes:
+    """Says who it is, then returns much at once."""
+    log(path, os.getpid())
+    return bytes(size)
+
+
+def copies(size: int, count: int) -> list[bytes]:
+    """Of one object, so that it takes less memory here than in a pickle."""
+    return [b"%d" % number * (size // len(b"%d" % number)) for number in range(count)]
 
 
 def double_in_place(array: Any) -> Any:
@@ -487,3 +522,100 @@ def increment_frame(frame: Any) -> Any:
     """In place."""
     frame.loc[:, "a"] += 1
     return frame
+
+
+# ---- What a task leaves behind, and what it does to its process ----------------------------------
+
+
+def leave_sleeper(path: str, value: Any = None) -> Any:
+    """Leaves a daemon that holds every descriptor of this process, and logs its pid."""
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        if os.fork() == 0:
+            log(path, os.getpid())
+            time.sleep(PATIENCE)
+        os._exit(0)
+    os.waitpid(child, 0)
+    while not Path(path).exists():
+        time.sleep(0.002)
+    return value
+
+
+def leave_sleeper_and(path: str, fn: Callable[..., Any], *args: Any) -> Any:
+    leave_sleeper(path)
+    return fn(*args)
+
+
+def leave_child(path: str, value: Any = None) -> Any:
+    """Leaves a child that nobody waits for, and that holds every descriptor of this process."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(PATIENCE)
+        os._exit(0)
+    log(path, child)
+    return value
+
+
+def segfault() -> None:
+    ctypes.string_at(0)
+
+
+def limit(resource_name: str, room: int) -> None:
+    """From now on this process may have so much more of it than it has."""
+    import resource
+
+    which = getattr(resource, resource_name)
+    soft = address_space() + room if resource_name == "RLIMIT_AS" else free_descriptors(room + 1)[-1]
+    resource.setrlimit(which, (soft, resource.getrlimit(which)[1]))
+
+
+def address_space() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
+
+
+def free_descriptors(count: int) -> list[int]:
+    """The next ones that will be used."""
+    used = set(map(int, os.listdir("/proc/self/fd")))
+    return [number for number in range(len(used) + count) if number not in used][:count]
+
+
+def fill_memory(size: int) -> int:
+    """Touches every page of so many bytes."""
+    return len(b"x" * size)
+
+
+class CallsWhenRebuilt:
+    """Where `call_when_rebuilt` is set it is called by the process that unpickles this."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if call_when_rebuilt is not None:
+            call_when_rebuilt()
+
+
+class CallsWhenDropped:
+    """Where `call_when_dropped` is set it is called by the process that forgets this."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        if call_when_dropped is not None:
+            call_when_dropped()
+
+
+call_when_rebuilt: Callable[[], object] | None = None  # tests set them, in their own process
+call_when_dropped: Callable[[], object] | None = None
+
+
+# ---- In the program's own process ----------------------------------------------------------------
+
+
+async def run_together(pool: Any, count: int, fn: Callable[..., Any], *args: Any) -> list[Any]:
+    """So many calls in a pool, which is shut down when they have ended or one has failed."""
+    async with pool:
+        return await asyncio.gather(*(pool.arun(fn, *args) for _ in range(count)))
