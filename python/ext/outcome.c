@@ -41,7 +41,8 @@ static PyObject *break_by_decoding(PyObject *self)
 
 static PyObject *no_memory_exception(size_t size)
 {
-    PyObject *text = PyUnicode_FromFormat("no memory for a result of %zu bytes", size);
+    PyObject *text = size > 0 ? PyUnicode_FromFormat("no memory for a result of %zu bytes", size)
+                              : PyUnicode_FromString("no memory for the arguments of the task");
     PyObject *exception = text != NULL ? PyObject_CallOneArg(PyExc_MemoryError, text) : NULL;
     Py_XDECREF(text);
     return exception;

@@ -398,6 +398,17 @@ static int64_t deadline_of(const Engine *engine)
     return weirpool_deadline(engine->patience);
 }
 
+/* An exception is set. A Ctrl-C that has come takes its place: it may be why the pool broke, and is what happened. */
+static void prefer_signals(void)
+{
+    PyObject *error = take_exception();
+    if (PyErr_CheckSignals() < 0) {
+        Py_DECREF(error);
+    } else {
+        restore_exception(error);
+    }
+}
+
 PyObject *engine_submit(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
     Engine *engine = (Engine *)self;
@@ -422,6 +433,7 @@ PyObject *engine_submit(PyObject *self, PyObject *const *args, Py_ssize_t count)
     };
     enter_delivery(); /* a signal handler that submits must not wait for a permit that this submission holds */
     if (future != NULL && submit(&submission) < 0) {
+        prefer_signals();
         Py_CLEAR(future);
     }
     leave_delivery();

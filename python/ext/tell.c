@@ -2,6 +2,7 @@
 #include "future.h"
 
 #include <errno.h>
+#include <unistd.h>
 
 static const char *news_for_waiters(PyObject *self)
 {
@@ -72,6 +73,14 @@ int run_callback(PyObject *self, PyObject *callback)
     return done != NULL ? 0 : -1;
 }
 
+/* A callback forked, and this is the child coming back to the collector: the other callbacks are the parent's. */
+static void end_forked_collector(PyObject *self)
+{
+    if (weirpool_fd(pool_of(self)) == -ECHILD) {
+        _exit(0);
+    }
+}
+
 int run_callbacks(PyObject *self, int pass_on)
 {
     struct future *f = fields(self);
@@ -82,8 +91,9 @@ int run_callbacks(PyObject *self, int pass_on)
     for (Py_ssize_t i = 0; rc == 0 && callbacks != NULL && i < PyList_GET_SIZE(callbacks); i++) {
         PyObject *callback = Py_NewRef(PyList_GET_ITEM(callbacks, i));
         rc = run_callback(self, callback);
-        if (rc < 0 && !pass_on) {
-            rc = log_callback_error(self);
+        if (!pass_on) {
+            end_forked_collector(self);
+            rc = rc < 0 ? log_callback_error(self) : 0;
         }
         Py_DECREF(callback);
     }
