@@ -105,10 +105,10 @@ class Stats:
     """The worker processes at this moment."""
 
 
-def of_engine(engine: _core.Engine | None, most_workers: int) -> Stats:
-    """Return the numbers of a native engine; None: it was not started yet."""
+def of_engine(engine: _core.Engine | None, most_workers: int, bound: int | None) -> Stats:
+    """Return the numbers of a native engine; None: it was not started yet, and will begin with this bound."""
     if engine is None:
-        return Stats()
+        return Stats(bound=bound)
     fields = engine.stats()
     for name in ("wait", "run", "refill_lag"):
         fields[name] = Percentiles(*fields[name])

@@ -315,7 +315,7 @@ class ProcessPoolExecutor(Executor):
         engine = self._engine or self._last_engine
         from weirpool import _stats  # dataclasses take a while to import
 
-        return _stats.of_engine(engine, self._max_workers)
+        return _stats.of_engine(engine, self._max_workers, self._bound)
 
     def _report_broken(self, engine: _core.Engine) -> None:
         """The collector has seen the pool of this engine break."""

@@ -5,10 +5,12 @@
     prometheus.register(executor, name="hashing")
 
 Each scrape asks ``executor.stats()``; between scrapes nothing is done. Works for every executor that has ``stats()``.
+Of threads and of ``bounded()``, which know no times, workers or bytes, those metrics are left out.
 """
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Iterable, Iterator
 from typing import Protocol
@@ -41,11 +43,13 @@ _GAUGES = {
     "tasks_waiting": ("waiting", "Outstanding tasks that no worker has started."),
     "tasks_running": ("running", "Outstanding tasks that a worker has started."),
     "producers_blocked": ("blocked_producers", "Threads that wait for room."),
+}
+_GAUGES_OF_ENGINE = {
     "held_bytes": ("bytes_held", "Bytes of the arguments of outstanding tasks."),
     "segment_bytes": ("segment_bytes", "Bytes that the memory shared with the workers holds."),
     "occupancy_ratio": ("occupancy", "Share of the last ten seconds that workers spent running tasks."),
 }
-_SUMMARIES = {
+_SUMMARIES_OF_ENGINE = {
     "wait_seconds": ("wait", "From a task's acceptance until a worker started it."),
     "run_seconds": ("run", "How long workers were at a task."),
     "refill_lag_seconds": ("refill_lag", "From a worker's end of one task to its next, while something waited."),
@@ -68,7 +72,14 @@ class PoolCollector(Collector):
         Args:
             executor: Whatever has a ``stats()`` that returns ``weirpool.Stats``.
             name: The value of the label ``pool``.
+
+        Raises:
+            TypeError: It has no such ``stats()``.
+            RuntimeError: It belongs to the parent of this process.
         """
+        stats = getattr(executor, "stats", None)
+        if isinstance(executor, type) or not callable(stats) or not isinstance(stats(), Stats):
+            raise TypeError(f"an executor is wanted whose stats() returns weirpool.Stats, not {executor!r}")
         self._executor = weakref.ref(executor)
         self._name = name
 
@@ -130,6 +141,9 @@ def register(executor: _HasStats, name: str = "default", registry: CollectorRegi
         executor: Whatever has a ``stats()`` that returns ``weirpool.Stats``.
         name: The value of the label ``pool``. A second executor of the same name takes the first one's place.
         registry: Where; by default the one that prometheus_client exposes.
+
+    Raises:
+        TypeError, RuntimeError: As PoolCollector.
     """
     collector = PoolCollector(executor, name)
     pools = _pools.get(registry)
@@ -146,14 +160,26 @@ def _families(found: list[tuple[str, Stats]]) -> Iterator[Metric]:
         for name, stats in found:
             counter.add_metric([name], getattr(stats, field))
         yield counter
-    for metric, (field, text) in _GAUGES.items():
+    yield from _gauges(_GAUGES, found)
+    yield _bounds(found)
+    engines = [(name, stats) for name, stats in found if stats.engine == "native"]
+    if engines:
+        yield from _families_of_engine(engines)
+
+
+def _families_of_engine(found: list[tuple[str, Stats]]) -> Iterator[Metric]:
+    yield from _gauges(_GAUGES_OF_ENGINE, found)
+    for metric, (field, text) in _SUMMARIES_OF_ENGINE.items():
+        yield _summary(f"weirpool_{metric}", text, [(name, getattr(stats, field)) for name, stats in found])
+    yield from _workers(found)
+
+
+def _gauges(gauges: dict[str, tuple[str, str]], found: list[tuple[str, Stats]]) -> Iterator[Metric]:
+    for metric, (field, text) in gauges.items():
         gauge = GaugeMetricFamily(f"weirpool_{metric}", text, labels=["pool"])
         for name, stats in found:
             gauge.add_metric([name], getattr(stats, field))
         yield gauge
-    for metric, (field, text) in _SUMMARIES.items():
-        yield _summary(f"weirpool_{metric}", text, [(name, getattr(stats, field)) for name, stats in found])
-    yield from _special(found)
 
 
 def _summary(metric: str, text: str, durations: list[tuple[str, Percentiles]]) -> Metric:
@@ -161,17 +187,23 @@ def _summary(metric: str, text: str, durations: list[tuple[str, Percentiles]]) -
     for name, measured in durations:
         summary.add_metric([name], measured.count, measured.total)
         for quantile, value in (("0.5", measured.p50), ("0.95", measured.p95), ("0.99", measured.p99)):
-            summary.add_sample(metric, {"pool": name, "quantile": quantile}, value)
+            known = value if measured.count else math.nan
+            summary.add_sample(metric, {"pool": name, "quantile": quantile}, known)
     return summary
 
 
-def _special(found: list[tuple[str, Stats]]) -> Iterator[Metric]:
+def _bounds(found: list[tuple[str, Stats]]) -> Metric:
     bound = GaugeMetricFamily("weirpool_bound_tasks", "The most outstanding tasks; none: unbounded.", labels=["pool"])
-    workers = GaugeMetricFamily("weirpool_workers", "Worker processes.", labels=["pool"])
-    rss = GaugeMetricFamily("weirpool_workers_resident_bytes", "Their resident memory.", labels=["pool"])
     for name, stats in found:
         if stats.bound is not None:
             bound.add_metric([name], stats.bound)
+    return bound
+
+
+def _workers(found: list[tuple[str, Stats]]) -> Iterator[Metric]:
+    workers = GaugeMetricFamily("weirpool_workers", "Worker processes.", labels=["pool"])
+    rss = GaugeMetricFamily("weirpool_workers_resident_bytes", "Their resident memory.", labels=["pool"])
+    for name, stats in found:
         workers.add_metric([name], len(stats.workers))
         rss.add_metric([name], sum(worker.rss for worker in stats.workers))
-    yield from (bound, workers, rss)
+    yield from (workers, rss)

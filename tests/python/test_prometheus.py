@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import math
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from support import Pools
@@ -14,6 +17,7 @@ prometheus_client = pytest.importorskip("prometheus_client", reason="prometheus_
 from prometheus_client import CollectorRegistry, generate_latest  # noqa: E402
 from prometheus_client.parser import text_string_to_metric_families  # noqa: E402
 
+import weirpool  # noqa: E402
 from weirpool import Stats, prometheus  # noqa: E402
 
 
@@ -41,6 +45,35 @@ def test_a_pool_shows_what_it_did(pools: Pools) -> None:
     assert samples["weirpool_wait_seconds_count", "squares", ""] == 20
     assert samples["weirpool_wait_seconds", "squares", "0.95"] == pytest.approx(pool.stats().wait.p95)
     assert samples["weirpool_workers_resident_bytes", "squares", ""] > 0
+
+
+def test_what_an_executor_does_not_know_is_left_out(pools: Pools) -> None:
+    registry = CollectorRegistry()
+    idle = pools.bounded(8)
+    with weirpool.bounded(ThreadPoolExecutor(1), 3) as other:
+        prometheus.register(other, "other", registry)
+        other.submit(abs, -1).result()
+        samples = scrape(registry)
+        assert samples["weirpool_tasks_completed_total", "other", ""] == 1
+        assert samples["weirpool_bound_tasks", "other", ""] == 3
+        assert not [name for name, _, _ in samples if "seconds" in name and "blocked" not in name]
+        assert not [name for name, _, _ in samples if "workers" in name and "died" not in name]
+        assert ("weirpool_occupancy_ratio", "other", "") not in samples
+        prometheus.register(idle, "idle", registry)
+        samples = scrape(registry)
+    assert samples["weirpool_bound_tasks", "idle", ""] == 8
+    assert samples["weirpool_run_seconds_count", "idle", ""] == 0
+    assert math.isnan(samples["weirpool_run_seconds", "idle", "0.5"])
+
+
+@pytest.mark.parametrize("what", [5, ThreadPoolExecutor(1), weirpool.BoundedProcessPoolExecutor], ids=repr)
+def test_what_has_no_such_stats_is_refused_and_breaks_no_scrape(what: Any) -> None:
+    registry = CollectorRegistry()
+    with pytest.raises(TypeError, match=r"whose stats\(\) returns weirpool\.Stats"):
+        prometheus.register(what, "wrong", registry)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(TypeError, match=r"whose stats\(\) returns weirpool\.Stats"):
+        prometheus.register(weirpool.Feeder(pool, abs), "feeder", registry)  # type: ignore[arg-type]
+    assert scrape(registry) == {}
 
 
 class Fixed:

@@ -17,7 +17,9 @@ from weirpool._advice import advise_from
 
 
 def test_stats_of_an_executor_that_was_not_used(pools: Pools) -> None:
-    assert pools.bounded(4).stats() == Stats(bound=None)
+    assert pools.unbounded().stats() == Stats()
+    assert pools.bounded(4).stats() == Stats(bound=4)
+    assert pools.unbounded(adaptive_bound=True).stats() == Stats(bound=4)
 
 
 def test_every_end_is_counted(pools: Pools) -> None:
