@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from weirpool import _policy
+from weirpool._bounded import BoundedExecutor
 from weirpool._errors import SubmitTimeout
+from weirpool._weir import is_worker_of
 from weirpool._workers import check_executor, count_workers
 
 I = TypeVar("I")  # noqa: E741 - an item
@@ -191,13 +193,14 @@ class Feeder(Generic[I, R]):
         from any thread; one that delivers results does not wait.
         """
         self._refuse_forks()
+        may_not_wait = self._may_not_wait()
         with self._lock:
             self._closed = True
             while self._line:
                 item = self._line.popleft()
                 item.is_refused = True
                 item.turn.release()
-            if not self._may_not_wait():
+            if not may_not_wait:
                 self._idle.wait_for(lambda: self._outstanding == 0)
 
     def __enter__(self) -> Feeder[I, R]:
@@ -244,12 +247,13 @@ class Feeder(Generic[I, R]):
     def _enter(self, item: _Item[I], timeout: float | None) -> bool:
         """Take room, or stand in line for it."""
         with self._lock:
-            if self._closed:
-                raise RuntimeError(_CLOSED)
-            if self._outstanding < self._maxsize and not self._line:
-                self._give_room(item)
+            if self._take_room(item):
                 return True
-            if self._may_not_wait():
+        may_not_wait = self._may_not_wait()
+        with self._lock:
+            if self._take_room(item):
+                return True
+            if may_not_wait:
                 self._over_bound += 1
                 self._give_room(item)
                 return True
@@ -259,8 +263,17 @@ class Feeder(Generic[I, R]):
             self._line.append(item)
             return False
 
+    def _take_room(self, item: _Item[I]) -> bool:
+        if self._closed:
+            raise RuntimeError(_CLOSED)
+        if self._outstanding >= self._maxsize or self._line:
+            return False
+        self._give_room(item)
+        return True
+
     def _may_not_wait(self) -> bool:
-        return self._thread.delivers or _is_thread_of(self._executor, threading.current_thread())
+        """Asked without the lock: it takes one of the executor's."""
+        return self._thread.delivers or _is_thread_of(self._executor)
 
     def _give_room(self, item: _Item[I]) -> None:
         self._outstanding += 1
@@ -406,12 +419,12 @@ class _Standing(threading.local):
     """It delivers results, now or at any time: nobody else may be there to end what it would wait for."""
 
 
-def _is_thread_of(executor: Any, thread: threading.Thread) -> bool:
-    """Is it one on which the executor depends, as far as standard executors show them?"""
-    threads = getattr(executor, "_threads", ())
-    return thread is getattr(executor, "_executor_manager_thread", None) or (
-        isinstance(threads, set) and thread in threads
-    )
+def _is_thread_of(executor: Any) -> bool:
+    """Is this one on which the executor depends, as far as standard executors show them?"""
+    while isinstance(executor, BoundedExecutor):
+        executor = executor._inner
+    manager = getattr(executor, "_executor_manager_thread", None)
+    return manager is threading.current_thread() or is_worker_of(executor)
 
 
 def _check_maxsize(maxsize: object, executor: Executor) -> int:

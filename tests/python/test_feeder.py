@@ -427,6 +427,21 @@ def test_a_feeder_that_feeds_itself_from_on_result(executor: Any) -> None:
     assert feeder.failures == ()
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("wrap", [lambda pool: pool, lambda pool: weirpool.bounded(pool, 8)], ids=["bare", "bounded"])
+def test_the_first_task_of_a_thread_may_feed_its_own_feeder(wrap: Callable[[Any], Any]) -> None:
+    """The thread may not be known yet as one of the pool's."""
+
+    def feed_itself() -> None:
+        with wrap(cf.ThreadPoolExecutor(1)) as pool:
+            feeder = Feeder(pool, lambda item: item and feeder.put(item - 1), maxsize=1)
+            feeder.put(3)
+            wait_until(lambda: feeder.stats().succeeded == 4, "all are done")
+
+    for _ in range(50):
+        feed_itself()
+
+
 def test_tasks_in_threads_that_feed_their_own_feeder() -> None:
     """All the threads of the pool would wait for each other."""
 
