@@ -242,9 +242,11 @@ void tickets_retire(Engine *engine);
 
 /*
  * The calling thread is about to wait for room. A loop of its own stands still then, and nobody else polls the tickets
- * of that loop, which may hold what it waits for. Returns whether any are left that have to be served again later.
+ * of that loop, which may hold what it waits for. Nor does anybody where another thread's loop stands still or was
+ * stopped: `all` serves those, too, and is for who has waited for a while. Returns whether any of this thread's are
+ * left that have to be served again later.
  */
-bool tickets_serve(Engine *engine);
+bool tickets_serve(Engine *engine, bool all);
 
 /* ---- future.c and tell.c; what the files of the Future share among themselves is in future.h ---- */
 

@@ -71,9 +71,12 @@ int refuse(Engine *engine)
 /* Waits for a ticket's turn, and for signals meanwhile: -EINTR means that one raised, and that the place is kept. */
 static int await_ticket(const struct submission *s, weirpool_ticket *ticket)
 {
-    for (;;) {
-        bool serves = tickets_serve(s->engine);
-        int64_t slice = serves ? short_slice(s->deadline) : wait_slice(s->deadline);
+    for (int64_t look = weirpool_deadline(LOOK_NS);;) {
+        bool late = weirpool_deadline(0) >= look; /* then a loop that stands still may keep the room */
+        look = late ? weirpool_deadline(LOOK_NS) : look;
+        bool serves = tickets_serve(s->engine, late);
+        int64_t until = look < s->deadline ? look : s->deadline;
+        int64_t slice = serves ? short_slice(until) : wait_slice(until);
         int rc;
         Py_BEGIN_ALLOW_THREADS
         rc = weirpool_await(s->engine->pool, ticket, slice);

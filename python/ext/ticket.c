@@ -3,11 +3,13 @@
  * when the ticket should be polled. A small task waits with its pickle, and is published by whoever makes room. A large
  * one waits for a bare permit, is pickled to be weighed, and waits with its permit for the bytes, without its pickle.
  *
- * A ticket is used by one thread at a time. While it waits it counts as a call inside its engine, whose pool stays open.
+ * A ticket is used by the thread of its loop. Only threads that wait in submit() take its turn for it, where that has
+ * come: its loop may stand still. While it waits it counts as a call inside its engine, whose pool stays open.
  */
 #include "submit.h"
 
 #include <errno.h>
+#include <sys/eventfd.h>
 
 enum stage { PARKED, FOR_PERMIT, FOR_BYTES };
 enum step { FAILED = -1, SUBMITTED = 0, WAITS = 1 };
@@ -21,9 +23,11 @@ typedef struct ticket {
     size_t size; /* FOR_BYTES: how many */
     int bell;
     unsigned long thread; /* that made it: the only one that polls it */
+    unsigned long server; /* another thread that submits it at this moment; 0: none */
     PyObject *error; /* with which it ended when its thread served it */
     uint64_t round;  /* of its engine, in which its thread served it last */
     bool served;  /* it was submitted then */
+    bool left;    /* while another thread submitted it */
     bool busy;    /* it is being polled */
     bool retired; /* by the shutdown of its engine */
     struct ticket *next, *previous;
@@ -53,7 +57,7 @@ static void unlist(Ticket *t)
 static int take_place(Ticket *t, enum stage stage, struct weirpool_request *request)
 {
     const struct submission *s = &t->submission;
-    request->bell = t->bell;
+    request->bell = t->left ? 0 : t->bell; /* which is closed by now, perhaps */
     int rc = weirpool_queue(s->engine->pool, request, future_task(s->future), &t->place);
     if (rc != 0) {
         t->place = NULL;
@@ -222,11 +226,11 @@ static enum step advance(Ticket *t)
 
 /* ---- serving ---- */
 
-/* One of this thread's that was not asked in this round. Any may come or go while another is pickled. */
-static Ticket *next_to_serve(const Engine *engine, unsigned long thread)
+/* One that was not asked in this round. Any may come or go while another is pickled. */
+static Ticket *next_to_serve(const Engine *engine, unsigned long thread, bool all)
 {
     Ticket *t = engine->tickets;
-    while (t != NULL && (t->thread != thread || t->round == engine->round || t->busy || t->stage == PARKED)) {
+    while (t != NULL && ((t->thread != thread && !all) || t->round == engine->round || t->busy || t->stage == PARKED)) {
         t = t->next;
     }
     return t;
@@ -235,24 +239,53 @@ static Ticket *next_to_serve(const Engine *engine, unsigned long thread)
 /* The outcome is kept for its loop, which the bell has told to poll. */
 static enum step serve(Ticket *t)
 {
-    Py_INCREF((PyObject *)t);
     enum step step = advance(t);
     if (step == FAILED) {
         Py_XSETREF(t->error, take_exception());
     }
     t->served = step == SUBMITTED;
-    Py_DECREF((PyObject *)t);
     return step;
 }
 
-bool tickets_serve(Engine *engine)
+/* Its coroutine has gone while it was submitted: as if that had left a moment later. */
+static void end_for_who_left(Ticket *t)
+{
+    if (t->place != NULL) {
+        (void)leave(t);
+    }
+    if (t->served) {
+        Py_XDECREF(PyObject_CallMethod(t->submission.future, "cancel", NULL));
+        PyErr_Clear();
+    }
+}
+
+/* Its loop may have polled meanwhile, in vain. */
+static void serve_for_another_thread(Ticket *t, unsigned long me)
+{
+    t->server = me;
+    enum step step = serve(t);
+    t->server = 0;
+    if (t->left) {
+        end_for_who_left(t);
+    } else if (step != WAITS) {
+        (void)eventfd_write(t->bell, 1);
+    }
+}
+
+bool tickets_serve(Engine *engine, bool all)
 {
     unsigned long me = PyThread_get_thread_ident();
     bool some_wait = false;
     engine->round++;
-    for (Ticket *t = next_to_serve(engine, me); t != NULL; t = next_to_serve(engine, me)) {
+    for (Ticket *t = next_to_serve(engine, me, all); t != NULL; t = next_to_serve(engine, me, all)) {
+        Py_INCREF((PyObject *)t);
         t->round = engine->round;
-        some_wait |= serve(t) == WAITS;
+        if (t->thread != me) {
+            serve_for_another_thread(t, me);
+        } else {
+            some_wait |= serve(t) == WAITS;
+        }
+        Py_DECREF((PyObject *)t);
     }
     return some_wait;
 }
@@ -282,6 +315,9 @@ static PyObject *ticket_poll(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (t->served) {
         return Py_NewRef(t->submission.future);
     }
+    if (t->server != 0) {
+        Py_RETURN_NONE; /* the bell will ring again */
+    }
     if (check_waits(t) < 0) {
         return NULL;
     }
@@ -293,6 +329,7 @@ static PyObject *ticket_leave(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Ticket *t = (Ticket *)self;
     bool submitted = t->served;
+    t->left = t->server != 0;
     if (t->place != NULL && !t->busy) {
         submitted = leave(t);
     }
@@ -302,6 +339,9 @@ static PyObject *ticket_leave(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *ticket_expire(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Ticket *t = (Ticket *)self;
+    if (t->server != 0) {
+        Py_RETURN_NONE; /* its turn has come */
+    }
     if (!t->served && check_waits(t) < 0) {
         return NULL;
     }

@@ -356,6 +356,70 @@ def test_a_loop_that_is_forgotten_takes_its_places_along(
 
 
 @sizes
+@pytest.mark.timeout(60)
+def test_a_stopped_loop_keeps_nobody_waiting(pools: Pools, gate: Gate, threads: Threads, size: int) -> None:
+    """The turn of its coroutine comes, and nobody is there to take it."""
+    pool = pools.bounded(1, workers=1, max_bytes=2 * LARGE)
+    start_workers(pool, gate, 1)
+    loop = asyncio.new_event_loop()
+    calls = [loop.create_task(pool.arun(len, bytes(size + number))) for number in range(3)]
+    loop.run_until_complete(blocked(pool, 3))
+    for number in range(3):
+        threads.start(lambda number=number: pool.submit(tasks.square, number).result())
+    wait_until(lambda: pool.stats().blocked_producers == 6, "threads wait behind it")
+    gate.open()
+    assert sorted(threads.join()) == [0, 1, 4]
+    assert loop.run_until_complete(asyncio.gather(*calls)) == [size, size + 1, size + 2]
+    loop.close()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_loop_that_comes_back_while_a_thread_takes_its_turn(
+    pools: Pools, gate: Gate, threads: Threads, leaves: bool
+) -> None:
+    """The thread is at pickling: a loop that polls has to wait for that, and one that leaves withdraws the task."""
+    pool = pools.bounded(1, workers=1)
+    start_workers(pool, gate, 1)
+    slow = SlowToPickle()
+    loop = asyncio.new_event_loop()
+    call = loop.create_task(pool.arun(type, slow))
+    loop.run_until_complete(blocked(pool, 1))
+    slow.blocks = True
+    threads.start(lambda: pool.submit(tasks.square, 3).result())
+    wait_until(lambda: pool.stats().blocked_producers == 2, "a thread waits behind it")
+    gate.open()
+    assert slow.begun.wait(60)
+    if leaves:
+        call.cancel()
+    ends = loop.create_task(outcomes([call]))
+    loop.run_until_complete(asyncio.sleep(0.05))
+    assert ends.done() == leaves
+    slow.opened.set()
+    (end,) = loop.run_until_complete(ends)
+    assert isinstance(end, asyncio.CancelledError) if leaves else end is SlowToPickle
+    assert threads.join() == [9]
+    loop.close()
+
+
+class SlowToPickle:
+    """When it blocks, until it is opened."""
+
+    def __init__(self) -> None:
+        self.begun, self.opened, self.blocks = threading.Event(), threading.Event(), False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.blocks:
+            self.begun.set()
+            assert self.opened.wait(60)
+        return SlowToPickle._again, (bytes(LARGE),)
+
+    @staticmethod
+    def _again(_: bytes) -> "SlowToPickle":
+        return SlowToPickle()
+
+
+@sizes
 @pytest.mark.race
 def test_cancelling_at_any_moment(run: Run, pools: Pools, size: int) -> None:
     pool = pools.bounded(2, max_bytes=3 * LARGE)
