@@ -200,9 +200,8 @@ bool wp_has_results(const struct weirpool *pool);
 /* take.c: fetches all that is done at this moment, with the streams it takes. Releases the lock meanwhile. */
 void wp_take_all_done(struct weirpool *pool);
 
-/* take.c: waits until no thread drains a stream, or this worker's. Releases the lock meanwhile. */
+/* take.c: waits until no thread drains a stream. Releases the lock meanwhile. */
 void wp_wait_for_drainers(struct weirpool *pool);
-void wp_wait_for_drainer(struct weirpool *pool, uint32_t worker);
 
 /* ask.c: ends a task that no worker has started; it is in the lists of tasks to tell afterwards. False: it has been. */
 bool wp_cancel_unstarted(struct weirpool *pool, struct weirpool_task *task);

@@ -119,11 +119,10 @@ static void lose_attempts(struct weirpool *pool, uint32_t worker)
     wp_flow(pool);
 }
 
-/* What the dead worker left in its stream is part of a lost result. Releases the lock while it is being drained. */
+/* What the buried worker left in its stream is part of a lost result. It was drained, so that nobody is at it now. */
 static void clear_stream(struct weirpool *pool, uint32_t worker)
 {
     struct wp_member *member = &pool->members[worker];
-    wp_wait_for_drainer(pool, worker);
     member->receiving = NULL;
     member->owed = NULL;
     wp_stream_clear(&pool->segment.streams[worker], &member->cursor);
@@ -132,10 +131,10 @@ static void clear_stream(struct weirpool *pool, uint32_t worker)
 /* That it ended costs the worker's task, unless it breaks the pool. */
 static void survive(struct weirpool *pool, uint32_t worker, const struct end *end)
 {
-    clear_stream(pool, worker);
     if (pool->course == WP_BROKEN) {
         return;
     }
+    clear_stream(pool, worker);
     pool->times.workers_died += !end->stopped;
     pool->deaths_in_a_row += !end->stopped;
     if (end->standing == WP_INIT_FAILED) {

@@ -322,13 +322,6 @@ static bool is_anyone_draining(const struct weirpool *pool)
     return false;
 }
 
-void wp_wait_for_drainer(struct weirpool *pool, uint32_t worker)
-{
-    while (pool->members[worker].draining) {
-        pause_for_drainers(pool);
-    }
-}
-
 void wp_wait_for_drainers(struct weirpool *pool)
 {
     while (is_anyone_draining(pool)) {

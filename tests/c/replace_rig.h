@@ -46,6 +46,15 @@ static inline void set_up_replacing(uint32_t workers, const struct weirpool_opti
     }
 }
 
+/* Room for workers that the test itself opens. */
+static inline void set_up_by_hand(uint32_t workers)
+{
+    struct weirpool_options options = {.size = sizeof options, .workers = workers, .replace = 1};
+    board = board_new();
+    rig = (struct rig){.kind = ATTACHED, .workers = workers};
+    CHECK_OK(weirpool_open(&rig.pool, &options));
+}
+
 /* Everything has been told: nothing may be left over. */
 static inline void tear_down_idle(void)
 {
@@ -199,6 +208,29 @@ static inline void await_workers(void)
         CHECK(check_now() < patience);
         check_nap();
     }
+}
+
+/* A worker that was opened by hand is seen to go, and so are so many tasks that have ended: none is left after it. */
+static inline void leave(struct hand *hand, int tasks)
+{
+    weirpool_task *task;
+    struct weirpool_event event = {.kind = WEIRPOOL_NOTHING};
+    bool left = false;
+    while (!left || tasks > 0) {
+        int n = weirpool_collect(rig.pool, &task, 1, &event, weirpool_deadline(PATIENCE_NS));
+        CHECK(n >= 0 && n <= tasks);
+        if (n == 1) {
+            describe_and_release(task);
+            tasks--;
+        }
+        if (event.kind != WEIRPOOL_NOTHING) {
+            CHECK_EQ(event.kind, WEIRPOOL_WORKER_LEFT);
+            CHECK_EQ(event.worker, hand->number);
+            left = true;
+        }
+    }
+    weirpool_worker_vacate(rig.pool, hand->number);
+    hand_close(hand);
 }
 
 #endif

@@ -116,7 +116,7 @@ static void test_stopped_worker(void)
 /* What a slot says of its start is the worker's word: taken for no earlier than it can be, and for no later. */
 static void test_start_that_is_a_lie(void)
 {
-    static const uint64_t lies[] = {0, 1, UINT64_MAX, INT64_MAX};
+    const uint64_t lies[] = {0, 1, UINT64_MAX, INT64_MAX, (uint64_t)check_now() + LONG_LIMIT};
     set_up_replacing(1, NULL);
     for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {
         int64_t began = check_now();
@@ -127,6 +127,41 @@ static void test_start_that_is_a_lie(void)
         CHECK_RC(ended.error, -ETIME);
         CHECK(check_now() - began >= (int64_t)(30 * MS));
     }
+    tear_down_idle();
+}
+
+static enum wp_tag tag_after_a_look(uint64_t position)
+{
+    wp_lock(rig.pool);
+    wp_enforce_limits(rig.pool);
+    wp_unlock(rig.pool);
+    return wp_state_tag(state_at(position));
+}
+
+/* Its worker has claimed it and not come to say when: what the slot says is of a task before it, and does not count. */
+static void test_start_of_another_task(void)
+{
+    struct hand hand;
+    uint64_t position;
+    set_up_by_hand(1);
+    hand_open(&hand, rig.pool);
+    uint64_t slots = rig.pool->segment.slots;
+    for (uint64_t i = 0; i < slots; i++) {
+        submit(ANSWER, 0, 0);
+        hand_claim(&hand);
+        hand_finish(&hand, "", 0);
+        expect_done(1);
+    }
+    submit_limited(ANSWER, 0, 0, 20 * MS);
+    int64_t later = check_now() + (int64_t)(40 * MS);
+    AWAIT(check_now() > later);
+    CHECK(wp_table_claim(&hand.segment, hand.number, &position));
+    CHECK_EQ(position, slots);
+    CHECK_EQ(tag_after_a_look(slots), WP_RUNNING);
+    AWAIT(tag_after_a_look(slots) == WP_CONDEMNED);
+    hand_die(&hand);
+    leave(&hand, 1);
+    CHECK_EQ(stats().stopped, 1);
     tear_down_idle();
 }
 
@@ -203,6 +238,7 @@ int main(int argc, char **argv)
     RUN_UNLESS_TSAN(test_limits_with_a_queue);
     RUN_UNLESS_TSAN(test_stopped_worker);
     RUN_UNLESS_TSAN(test_start_that_is_a_lie);
+    RUN(test_start_of_another_task);
     RUN_UNLESS_TSAN(test_at_the_limit);
     RUN_UNLESS_TSAN(test_while_nobody_collects);
     RUN_UNLESS_TSAN(test_event_loop);

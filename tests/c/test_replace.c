@@ -343,29 +343,6 @@ static void test_stop_while_results_are_drained(void)
 
 /* ---- step by step, with a worker that does what the test says ---- */
 
-static void set_up_by_hand(uint32_t workers)
-{
-    struct weirpool_options options = {.size = sizeof options, .workers = workers, .replace = 1};
-    board = board_new();
-    rig = (struct rig){.kind = ATTACHED, .workers = workers};
-    CHECK_OK(weirpool_open(&rig.pool, &options));
-}
-
-static const struct weirpool_event nothing = {.kind = WEIRPOOL_NOTHING};
-
-/* Its owner sees it go, if it has not seen that already. */
-static void leave(struct hand *hand, struct weirpool_event event)
-{
-    weirpool_task *task;
-    while (event.kind == WEIRPOOL_NOTHING) {
-        CHECK_EQ(weirpool_collect(rig.pool, &task, 1, &event, weirpool_deadline(PATIENCE_NS)), 0);
-    }
-    CHECK_EQ(event.kind, WEIRPOOL_WORKER_LEFT);
-    CHECK_EQ(event.worker, hand->number);
-    weirpool_worker_vacate(rig.pool, hand->number);
-    hand_close(hand);
-}
-
 static bool is_condemned(uint64_t position)
 {
     return wp_state_tag(state_at(position)) == WP_CONDEMNED;
@@ -393,7 +370,7 @@ static void test_condemned_before_done(void)
     pthread_join(stopper.thread, NULL);
     CHECK_OK(stopper.rc);
     CHECK_RC(describe_and_release(task).error, -ECANCELED);
-    leave(&hand, nothing);
+    leave(&hand, 0);
     CHECK_EQ(stats().workers_died, 0);
     CHECK_EQ(stats().stopped, 1);
     tear_down_idle();
@@ -416,7 +393,7 @@ static void test_done_before_condemned(void)
     expect_done(2);
     CHECK_EQ(stats().stopped, 0);
     hand_die(&hand); /* of itself */
-    leave(&hand, nothing);
+    leave(&hand, 0);
     CHECK_EQ(stats().workers_died, 1);
     tear_down_idle();
 }
@@ -431,11 +408,7 @@ static void test_death_after_done(void)
     hand_claim(&hand);
     hand_finish(&hand, "", 0);
     hand_die(&hand);
-    weirpool_task *task;
-    struct weirpool_event event;
-    CHECK_EQ(weirpool_collect(rig.pool, &task, 1, &event, weirpool_deadline(PATIENCE_NS)), 1);
-    CHECK_RC(describe_and_release(task).error, 0);
-    leave(&hand, event);
+    leave(&hand, 1);
     CHECK_EQ(stats().workers_died, 1);
     CHECK_EQ(stats().retried, 0);
     tear_down_idle();
@@ -463,7 +436,7 @@ static void test_stop_keeps_what_holds(void)
     weirpool_told(rig.pool, task);
     CHECK_EQ(outstanding(rig.pool), 0);
     weirpool_release(rig.pool, task);
-    leave(&hand, nothing);
+    leave(&hand, 0);
     tear_down_idle();
 }
 
@@ -488,6 +461,28 @@ static void test_break_while_stopping(void)
     CHECK_RC(describe_and_release(task).error, -ECANCELED);
     CHECK(wp_list_is_empty(&rig.pool->watched));
     hand_close(&hand);
+    tear_down_idle();
+}
+
+/* A piece of a head is in the ring when its worker dies. The next worker of that number begins with an empty one. */
+static void test_successor_has_an_empty_stream(void)
+{
+    struct hand hand;
+    char result[1000];
+    fill_pattern(result, sizeof result, ~UINT64_C(0), 0);
+    set_up_by_hand(1);
+    hand_open(&hand, rig.pool);
+    submit(ANSWER, 0, 1);
+    hand_claim(&hand);
+    CHECK_EQ(wp_stream_write(&hand.segment.streams[hand.number], result, 7), 7);
+    hand_die(&hand);
+    leave(&hand, 0);
+    hand_open(&hand, rig.pool);
+    hand_claim(&hand);
+    hand_finish(&hand, result, sizeof result);
+    hand_die(&hand);
+    leave(&hand, 1);
+    CHECK_EQ(stats().retried, 1);
     tear_down_idle();
 }
 
@@ -667,6 +662,7 @@ int main(int argc, char **argv)
     RUN(test_death_after_done);
     RUN(test_stop_keeps_what_holds);
     RUN(test_break_while_stopping);
+    RUN(test_successor_has_an_empty_stream);
     RUN_UNLESS_TSAN(test_stop_before_the_worker_is_watched);
     RUN_UNLESS_TSAN(test_abandoned_with_a_task);
     RUN_UNLESS_TSAN(test_deaths_while_starting);
