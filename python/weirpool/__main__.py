@@ -1,9 +1,10 @@
-"""``python -m weirpool``: the demo."""
+"""``python -m weirpool``: the demo, and the doctor."""
 
 import argparse
 import sys
 from typing import NoReturn
 
+from weirpool import _doctor
 from weirpool.demo import command, options
 from weirpool.demo.errors import DemoError
 
@@ -25,6 +26,13 @@ def make_parser() -> Parser:
         "is checked. Progress and memory are shown, figures follow. It needs Linux.",
     )
     options.add_arguments(demo)
+    doctor = commands.add_parser(
+        "doctor",
+        help="say which engine runs here, and why",
+        description="Says which engine runs tasks, weirpool's own or the standard library's pool, what it needs of the "
+        "system and what of that is there, and whether it runs a task. The exit code is 0 if it does.",
+    )
+    _doctor.add_arguments(doctor)
     return parser
 
 
@@ -34,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     if given.command is None:
         parser.print_help()
         return 0
+    if given.command == "doctor":
+        return _doctor.main(given)
     try:
         asked = options.from_arguments(given)
     except DemoError as error:

@@ -7,10 +7,13 @@ import os
 import threading
 import weakref
 from multiprocessing import util
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from weirpool import _core, _support
-from weirpool._crew import Crew
+from weirpool import _support
+from weirpool._engine import core as _core
+
+if TYPE_CHECKING:
+    from weirpool._crew import Crew
 
 _lock = threading.RLock()  # of the three below; a signal handler may come upon it
 _exiting = False
@@ -165,4 +168,5 @@ def _forget_all() -> None:
 
 
 threading._register_atexit(_finish_at_exit)  # type: ignore[attr-defined]
-os.register_at_fork(after_in_child=_forget_all)
+if hasattr(os, "register_at_fork"):  # not where there is no fork()
+    os.register_at_fork(after_in_child=_forget_all)

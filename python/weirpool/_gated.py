@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from weirpool import _core
+from weirpool._engine import core as _core
 from weirpool._executor import Executor
 from weirpool._weir import Weir
 

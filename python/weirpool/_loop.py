@@ -77,7 +77,7 @@ class Line:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.users = 0
         self._loop = loop
-        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._ear, self._bell = _make_bell()
         self._hears = False
         self._entrance = asyncio.Lock()  # who waits for a preparation is not overtaken
         self._waiting: OrderedDict[Waiter, None] = OrderedDict()  # settled from its beginning on
@@ -114,12 +114,12 @@ class Line:
     def _line_up(self, waiter: Waiter) -> None:
         (self._permitted if waiter.ticket.permitted else self._waiting)[waiter] = None
         if not self._hears:
-            self._loop.add_reader(self._bell, self._hear)
+            self._loop.add_reader(self._ear, self._hear)
             self._hears = True
 
     def _hear(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._bell)
+            os.read(self._ear, 4096)
         for waiter in list(self._permitted):
             if waiter.settle(waiter.ticket.poll):
                 self._permitted.pop(waiter)
@@ -142,5 +142,17 @@ class Line:
     def close(self) -> None:
         """Nobody waits any more: tickets have ended, and nothing rings the bell."""
         if self._hears and not self._loop.is_closed():
-            self._loop.remove_reader(self._bell)
-        os.close(self._bell)
+            self._loop.remove_reader(self._ear)
+        for fd in {self._ear, self._bell}:
+            os.close(fd)
+
+
+def _make_bell() -> tuple[int, int]:
+    """Descriptors to hear a bell by, and to ring it: an eventfd is both, and where there is none a pipe will do."""
+    with contextlib.suppress(AttributeError, OSError):
+        bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        return bell, bell
+    ear, bell = os.pipe()
+    os.set_blocking(ear, False)
+    os.set_blocking(bell, False)
+    return ear, bell

@@ -11,8 +11,6 @@ from weirpool._advice import Advice, advise_from
 if TYPE_CHECKING:
     from weirpool import _core
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
@@ -49,8 +47,8 @@ class Stats:
     """
 
     engine: str = "native"
-    """What executes the tasks: "native" is weirpool's own process pool, "threads" its thread pool; else the
-    class of the executor that ``bounded()`` was given."""
+    """What executes the tasks: "native" is weirpool's own process pool, "stdlib" the standard library's in its place,
+    "threads" its thread pool; else the class of the executor that ``bounded()`` was given."""
     bound: int | None = None
     """The most outstanding tasks, at this moment. None: there is no such bound."""
     submitted: int = 0
@@ -134,6 +132,6 @@ def resident(pid: int) -> int:
     """Return the bytes that a process has resident; 0 if it has ended."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * _PAGE
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError):
         return 0

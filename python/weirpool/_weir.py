@@ -11,12 +11,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from weirpool import _core, _support
+from weirpool import _support
+from weirpool._engine import core as _core
 
 if TYPE_CHECKING:
     from weirpool._errors import RejectedSubmission
 
 _open: dict[int, weakref.ref[Weir]] = {}
+_FRAMES = 7 + getattr(_core, "FRAMES", 0)  # from a warning to the caller of submit()
 _exiting = False
 
 
@@ -125,7 +127,7 @@ class Weir:
         if len(self._here.tickets) > 0:
             return True
         waits = self._patience is None or self._patience > 0
-        self._warned = self._warned or (waits and _support.warn_of_blocking(stacklevel=7))
+        self._warned = self._warned or (waits and _support.warn_of_blocking(stacklevel=_FRAMES))
         return False
 
     def refusal(self) -> RejectedSubmission:

@@ -12,9 +12,10 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from weirpool import _core, _interrupts, _pickler, _policy, _support
+from weirpool import _interrupts, _pickler, _policy, _support
 from weirpool._collector import Collector, is_exiting
-from weirpool._crew import Crew
+from weirpool._engine import choice
+from weirpool._engine import core as _core
 from weirpool._executor import Executor
 from weirpool._options import WithOptions
 from weirpool._pickler import Pickler
@@ -22,6 +23,7 @@ from weirpool._pickler import Pickler
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from weirpool._crew import Crew
     from weirpool._stats import Stats
 
 P = ParamSpec("P")
@@ -361,6 +363,8 @@ class ProcessPoolExecutor(Executor):
         return BrokenProcessPool(self._broken) if engine is None else engine.why_broken()
 
     def _open(self) -> None:
+        from weirpool._crew import Crew  # which the fall-back cannot import
+
         crew = Crew(self)
         engine = _core.Engine(
             self._max_workers,
@@ -529,3 +533,8 @@ def _refuse_fork(option: str, context: BaseContext) -> None:
         raise ValueError(
             f"{option} is incompatible with the 'fork' multiprocessing start method; supply a different mp_context."
         )
+
+
+if not TYPE_CHECKING and choice().name == "stdlib":
+    # The same classes over the standard library's pool. They derive from those above, whose arguments they take.
+    from weirpool._stdlib import BoundedProcessPoolExecutor, ProcessPoolExecutor  # noqa: F401

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from concurrent.futures.thread import BrokenThreadPool
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from weirpool import _core, _policy
+from weirpool import _policy
+from weirpool._engine import core as _core
 from weirpool._gated import Gated
 from weirpool._weir import Weir, is_in_callback, is_worker_of
 

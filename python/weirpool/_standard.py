@@ -1,0 +1,165 @@
+"""The standard library's process pool, mended where one death or one bad moment would keep it waiting for ever.
+
+Only what all its versions have (3.11 to 3.14) is relied upon: the names of ``_processes``, ``_call_queue``,
+``_result_queue``, ``_pending_work_items``, ``_broken``, ``_shutdown_lock``, ``_safe_to_dynamically_spawn_children``,
+``_spawn_process``, ``_adjust_process_count`` and ``_start_executor_manager_thread``.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from multiprocessing import connection, reduction
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+_GRACE_SECONDS = 5.0
+_EXIT_CODE_SECONDS = 1.0  # a fork server tells exit codes a moment after the end
+_SILENCE_SECONDS = 0.2  # of a pipe, after a worker has died: nobody goes on writing
+
+
+class StandardPool(cf.ProcessPoolExecutor):
+    """Starts a worker when it holds more tasks than it has workers, and replaces one only when it is asked to.
+
+    Args:
+        tasks: Returns how many tasks it holds.
+        lacks_worker: Called with its lock held: a worker has left at max_tasks_per_child, or could not be started.
+        Others: As of the base class.
+    """
+
+    _call_queue: Any
+    _result_queue: Any
+    _max_workers: int
+    _safe_to_dynamically_spawn_children: bool
+    _spawn_process: Callable[[], None]
+
+    def __init__(self, *args: Any, tasks: Callable[[], int], lacks_worker: Callable[[], None], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._tasks = tasks
+        self._lacks_worker = lacks_worker
+        self.workers: Any = self._processes  # the base class lets go of its own reference at its end
+        calls, results = self._call_queue, self._result_queue
+        self._pipes: list[Any] = [calls._reader, calls._writer, results._reader, results._writer]
+        if sys.platform != "win32":
+            results._reader = ResultReader(os.dup(results._reader.fileno()), self.workers)
+            self._pipes.append(results._reader)
+
+    def begin(self) -> None:
+        """Start the first worker (with fork: all of them), and the thread that manages them, in this thread.
+
+        Whatever raises leaves nothing behind.
+        """
+        try:
+            with self._shutdown_lock:
+                if self._safe_to_dynamically_spawn_children:
+                    self._spawn_process()
+                self._start_executor_manager_thread()
+        except BaseException:
+            for process in list(self.workers.values()):
+                process.kill()
+                process.join()
+            self.shutdown(wait=False)
+            raise
+
+    def start_wanted(self) -> None:
+        """Start the workers that its tasks want. Raises what starting a process raises."""
+        with self._shutdown_lock:
+            while len(self.workers) < min(self._tasks(), self._max_workers):
+                self._spawn_process()
+
+    def _adjust_process_count(self) -> None:
+        # The base class counts idle workers, and forgets that one of those may have left. And where its own thread
+        # cannot start a process, that thread ends, and nobody is told of anything any more. So others start them.
+        if len(self.workers) < min(self._tasks(), self._max_workers):
+            self._lacks_worker()
+
+    def find_dead(self) -> dict[int, int]:
+        """The exit codes, by their pids, of workers that have ended by themselves."""
+        workers = {process.sentinel: process for process in list(self.workers.values())}
+        deadline = time.monotonic() + _EXIT_CODE_SECONDS
+        dead = {}
+        for sentinel in connection.wait(list(workers), 0):
+            process = workers[sentinel]
+            while process.exitcode is None and time.monotonic() < deadline:
+                time.sleep(0.001)
+            if process.pid is not None and process.exitcode is not None:
+                dead[process.pid] = process.exitcode
+        return dead
+
+    def end(self, by_force: bool) -> None:
+        """Wait until its tasks have ended, and its workers. By force: it is broken, or nobody would run its tasks."""
+        if self._broken:
+            self._end_workers()
+        elif by_force:
+            self._pending_work_items.clear()
+        self.shutdown(wait=True)
+        for pipe in self._pipes:
+            pipe.close()
+
+    def forget(self) -> None:
+        """Let go of everything: the traceback of an exception may keep this pool."""
+        self._tasks = int
+        self._lacks_worker = lambda: None
+        self._pipes = []
+        self.workers = {}
+
+    def _end_workers(self) -> None:
+        """Politely, and by force where that does not help: one that is stopped cannot listen, and would be joined."""
+        processes = list(self.workers.values())
+        for process in processes:
+            process.terminate()
+        deadline = time.monotonic() + _GRACE_SECONDS
+        for process in processes:
+            if not connection.wait([process.sentinel], max(0.0, deadline - time.monotonic())):
+                process.kill()
+
+    def signal_workers(self, operation: str) -> int:
+        """Send every worker that lives a signal. Returns how many workers there are or were."""
+        processes = list(self.workers.values())
+        for process in processes:
+            if process.is_alive():
+                with contextlib.suppress(ProcessLookupError):
+                    getattr(process, operation)()
+        return len(processes)
+
+
+class ResultReader(connection.Connection):
+    """The end of the pipe that brings results. Reading ends where a worker has died in the middle of one.
+
+    Nobody else would notice: the pipe stays open, in this process and in the other workers.
+    """
+
+    def __init__(self, handle: int, workers: Mapping[int, BaseProcess]) -> None:
+        super().__init__(handle, writable=False)
+        self._workers = workers
+        os.set_blocking(handle, False)  # only this process reads
+
+    def _recv(self, size: int, read: Any = None) -> Any:
+        return super()._recv(size, self._read)  # type: ignore[misc]
+
+    def _read(self, handle: int, size: int) -> bytes:
+        while True:
+            try:
+                return os.read(handle, size)
+            except BlockingIOError:
+                self._wait()
+
+    def _wait(self) -> None:
+        sentinels = [process.sentinel for process in list(self._workers.values())]
+        if self in connection.wait([self, *sentinels]):
+            return
+        if not connection.wait([self], _SILENCE_SECONDS):
+            raise EOFError("a worker process has ended while it sent a result")
+
+
+def _reduce(reader: ResultReader) -> Any:
+    """A worker gets a plain connection."""
+    return connection.reduce_connection(reader)  # type: ignore[attr-defined]
+
+
+if sys.platform != "win32":
+    reduction.register(ResultReader, _reduce)
