@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, TypeVar
 from weirpool import _support, process, thread
 from weirpool._collector import Collector
 from weirpool._engine import core as _core
+from weirpool._gated import Gated
 from weirpool._standard import StandardPool
-from weirpool._weir import Ticket, Weir, is_in_callback
+from weirpool._weir import Weir, is_in_callback
 
 if TYPE_CHECKING:
     from weirpool._stats import Stats
@@ -70,6 +71,7 @@ class Future(thread.Future[T]):
     def __init__(self, permit: _core.Permit, pool: Pool) -> None:
         super().__init__()
         self._permit = permit
+        self._weir = pool.weir
         self._pool: Pool | None = pool
         self._owner = os.getpid()
 
@@ -119,7 +121,7 @@ class Pool:
 
     def __init__(self, executor: ProcessPoolExecutor, weir: Weir) -> None:
         self._workers = executor._max_workers
-        self._weir = weir
+        self.weir = weir
         self._owner = os.getpid()
         self._events: queue.SimpleQueue[None] = queue.SimpleQueue()  # something may be to be done
         self._lock = threading.RLock()  # of what follows; a signal handler may come upon it
@@ -253,7 +255,7 @@ class Pool:
             if self._why is None:
                 self._why = functools.partial(_make_error, error, dead)
                 self.workers_died = len(dead)
-        self._weir.shut()
+        self.weir.shut()
         self._events.put(None)
 
     def _look_for_break(self) -> None:
@@ -309,7 +311,7 @@ class Pool:
     def check(self) -> None:
         """For tests: raise AssertionError if the permits do not agree with the tasks."""
         with self._lock:
-            stats = self._weir.stats()
+            stats = self.weir.stats()
             assert len(self._running) <= self._workers
             assert stats["waiting"] >= len(self._waiting)
             assert stats["outstanding"] >= len(self._waiting) + len(self._running)
@@ -352,7 +354,7 @@ def _with_signature_of(other: Callable[..., Any]) -> Callable[[F], F]:
     return decorate
 
 
-class ProcessPoolExecutor(process.ProcessPoolExecutor):
+class ProcessPoolExecutor(Gated, process.ProcessPoolExecutor):
     __doc__ = process.ProcessPoolExecutor.__doc__
 
     _engine: Any
@@ -390,25 +392,15 @@ class ProcessPoolExecutor(process.ProcessPoolExecutor):
             future: Future[T] = Future(permit, pool)
             pool.put(future, (fn, args, kwargs))
         except BaseException:
-            permit.give_back()
+            self._weir.give_back(permit)
             raise
         return future
 
-    def _submit_soon(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], bell: int) -> Any:
-        if self._patience is not None and self._patience <= 0:
-            return self._submit_with(self._admit(), fn, args, kwargs)
-        ticket = Ticket(self, self._weir, (fn, args, kwargs), bell)
-        return ticket.poll() or ticket
-
-    def _admit(self) -> _core.Permit:
-        try:
-            return self._weir.admit(self._must_not_wait)
-        except RuntimeError as error:
-            why = self._explain(error)
-            raise why from why.__cause__
-
     def _must_not_wait(self) -> bool:
         return self._here.depth > 1 or is_in_callback()
+
+    def _may_submit_for_others(self) -> bool:
+        return not (self._shutdown_thread or self._broken)
 
     def _explain(self, error: RuntimeError) -> BaseException:
         pool: Pool | None = self._engine or self._last_engine
