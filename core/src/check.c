@@ -59,7 +59,7 @@ static const char *find_fault_in_state(const struct weirpool *pool, uint32_t ind
     if (!wp_state_runs(state) && wp_state_tag(state) != WP_DONE) {
         return "a task's slot is neither queued nor claimed";
     }
-    bool exists = worker < pool->segment.workers && pool->members[worker].reserved;
+    bool exists = worker < pool->segment.workers && pool->members[worker].reserved && !pool->members[worker].gone;
     return exists ? NULL : "a task is run by a worker that there is not";
 }
 

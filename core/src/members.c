@@ -34,6 +34,7 @@ static int reserve(struct weirpool *pool, uint32_t *worker)
             pool->members[i].tasks = 0;
             pool->members[i].busy_ns = 0;
             pool->members[i].counted = true;
+            pool->members[i].gone = false;
             pool->live++;
             wp_store_release(&pool->segment.records[i].standing, WP_STARTING);
             *worker = i;

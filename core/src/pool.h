@@ -26,6 +26,7 @@ enum wp_course { WP_OPEN, WP_CLOSING, WP_BROKEN };
 struct wp_member {
     bool reserved;
     bool counted; /* in the pool's `live`: it starts or runs, whatever its record says */
+    bool gone; /* its end was seen to: it has no task any more */
     bool own_child; /* the core started it and has to reap it */
     int pid;
     int process; /* readable when the process has ended; -1 */

@@ -66,6 +66,7 @@ static struct end bury(struct weirpool *pool, uint32_t worker)
     struct wp_record *record = &pool->segment.records[worker];
     struct end end = {.stopped = pool->members[worker].stopped};
     WP_CRASH("before_repair");
+    pool->members[worker].counted = false; /* before the lock is released: no other thread buries it */
     wp_unpark_dead(&pool->segment, worker);
     mark_done_slots(pool, worker);
     WP_CRASH("after_done_marked");
@@ -73,7 +74,6 @@ static struct end bury(struct weirpool *pool, uint32_t worker)
     WP_CRASH("after_done_taken");
     end.standing = wp_load_acquire(&record->standing); /* pairs with the release in weirpool_announce() */
     wp_store_release(&record->standing, WP_VACANT);
-    pool->members[worker].counted = false;
     pool->live--;
     return end;
 }
@@ -173,6 +173,7 @@ void wp_worker_ended(struct weirpool *pool, uint32_t worker)
     if (!planned) {
         mourn(pool, worker, &end);
     }
+    member->gone = true;
     if (planned || pool->course != WP_BROKEN) {
         member->has_left = true; /* its number stays reserved until weirpool_worker_vacate() */
         pool->departures++;

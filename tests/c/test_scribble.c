@@ -100,6 +100,20 @@ static void test_runners_that_there_are_not(void)
     break_by_state(1, wp_state(1, 0xffff, WP_DONE));
 }
 
+static void test_a_task_of_a_worker_that_has_left(void)
+{
+    set_up();
+    weirpool_announce(second.worker, WEIRPOOL_LEAVES);
+    hand_die(&second);
+    weirpool_task *task;
+    struct weirpool_event event;
+    CHECK_EQ(weirpool_collect(pool, &task, 1, &event, WEIRPOOL_NOW), 0);
+    CHECK_EQ(event.kind, WEIRPOOL_WORKER_LEFT); /* and its number is not vacant yet */
+    wp_store_seq_cst(&slot(1)->state, wp_state(1, second.number, WP_RUNNING));
+    expect_broken();
+    tear_down();
+}
+
 static void test_a_slot_in_use_without_a_task(void)
 {
     break_by_state(2, wp_state(2, 0, WP_QUEUED));
@@ -341,6 +355,7 @@ int main(int argc, char **argv)
     check_start(argc, argv);
     RUN(test_states_that_no_worker_writes);
     RUN(test_runners_that_there_are_not);
+    RUN(test_a_task_of_a_worker_that_has_left);
     RUN(test_a_slot_in_use_without_a_task);
     RUN(test_a_worker_with_two_tasks);
     RUN(test_a_task_of_a_worker_that_sleeps);
