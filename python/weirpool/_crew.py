@@ -19,6 +19,7 @@ from weirpool._support import format_cause
 _GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.05
 _EXIT_CODE_SECONDS = 1.0  # a fork server tells exit codes a moment after the end
+_REAP_SECONDS = 30.0  # only a fork server that is stopped takes so long
 
 
 class Crew:
@@ -121,7 +122,7 @@ class Crew:
 
     def exit_code_of(self, pid: int) -> int:
         """How a worker ended that has died. Waits a moment where that is not known yet."""
-        deadline = time.monotonic() + _EXIT_CODE_SECONDS
+        deadline = time.monotonic() + _REAP_SECONDS
         process = self.processes.get(pid) if os.getpid() == self._owner else None
         while process is not None and self._exit_code(process) is None and time.monotonic() < deadline:
             time.sleep(0.001)

@@ -121,7 +121,8 @@ def test_methods_take_what_the_standard_ones_take(ours: Maker, name: str) -> Non
         return [(each.name, each.kind, each.default) for each in inspect.signature(method).parameters.values()][1:]
 
     method = getattr(type(ours.pending()), name)
-    assert parameters(method) == parameters(getattr(Future, name))
+    own = [("force", inspect.Parameter.KEYWORD_ONLY, False)] if name == "cancel" else []
+    assert parameters(method) == parameters(getattr(Future, name)) + own
     assert inspect.getdoc(method)
 
 
