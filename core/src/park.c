@@ -84,14 +84,35 @@ int wp_park(const struct wp_segment *segment, uint32_t me, int64_t deadline)
     return rc;
 }
 
-/* Returns whether a worker is on its way now. */
-static bool wake(const struct wp_segment *segment, uint32_t worker, uint64_t *seen)
+/* A search for somebody to wake: what `waking` was when seen last, and whether our mark stood there in vain. */
+struct search {
+    uint64_t seen;
+    bool misled;
+};
+
+/* It was awake, about to sleep, or is dead: the next one has to come. */
+static void unmark(const struct wp_segment *segment, struct search *search, uint64_t mine)
 {
     _Atomic uint64_t *waking = &segment->header->waking;
+    search->misled = true;
+    if (wp_cas_seq_cst(waking, &mine, 0)) {
+        search->seen = 0;
+    } else {
+        search->seen = wp_load_seq_cst(waking);
+    }
+}
+
+/* Returns whether a worker is on its way now. */
+static bool wake(const struct wp_segment *segment, uint32_t worker, struct search *search)
+{
     _Atomic uint32_t *parked = &segment->records[worker].parked;
+    if (wp_load_seq_cst(parked) == 0) { /* awake; or a waker that had got so far was stopped or killed */
+        return wp_os_futex_wake(parked, 1, WP_SHARED) > 0;
+    }
+    WP_CRASH("before_waking");
     uint64_t mine = waking_word(worker);
-    if (!wp_cas_seq_cst(waking, seen, mine)) {
-        return is_on_its_way(*seen); /* somebody else's wake-up came first */
+    if (!wp_cas_seq_cst(&segment->header->waking, &search->seen, mine)) {
+        return is_on_its_way(search->seen); /* somebody else's wake-up came first */
     }
     WP_CRASH("after_waking");
     uint32_t asleep = 1;
@@ -100,38 +121,52 @@ static bool wake(const struct wp_segment *segment, uint32_t worker, uint64_t *se
     if (slept && wp_os_futex_wake(parked, 1, WP_SHARED) > 0) {
         return true;
     }
-    /* It was awake, about to sleep, or is dead: the next one has to come. */
-    if (wp_cas_seq_cst(waking, &mine, 0)) {
-        *seen = 0;
-    } else {
-        *seen = wp_load_seq_cst(waking);
-    }
+    unmark(segment, search, mine);
     return false;
 }
 
-void wp_wake_one(const struct wp_segment *segment)
+/* Returns whether a worker is on its way now. */
+static bool wake_any(const struct wp_segment *segment, struct search *search)
 {
-    uint64_t seen = wp_load_seq_cst(&segment->header->waking);
-    if (is_on_its_way(seen)) {
-        return;
-    }
     for (uint32_t word = 0; word * 64 < segment->workers; word++) {
         uint64_t asleep = wp_load_seq_cst(&segment->header->parked[word]);
         while (asleep != 0) {
             uint32_t worker = word * 64 + (uint32_t)__builtin_ctzll(asleep);
-            if (worker >= segment->workers || wake(segment, worker, &seen)) {
-                return;
+            if (worker >= segment->workers || wake(segment, worker, search)) {
+                return true;
             }
             asleep &= asleep - 1;
         }
     }
+    return false;
+}
+
+/*
+ * While our mark stood there in vain another waker may have relied on it, and one who lay down meanwhile is not among
+ * those that we saw: look again. It ends, since in vain a mark stands only for one whose `parked` it cleared, or who
+ * cleared it just then.
+ */
+void wp_wake_one(const struct wp_segment *segment)
+{
+    struct search search = {.seen = wp_load_seq_cst(&segment->header->waking)};
+    bool over = is_on_its_way(search.seen);
+    while (!over) {
+        search.misled = false;
+        over = wake_any(segment, &search) || !search.misled;
+    }
+}
+
+static bool is_marked(const struct wp_segment *segment, uint32_t worker)
+{
+    return (wp_load_seq_cst(&segment->header->parked[worker / 64]) >> (worker % 64) & 1) != 0;
 }
 
 void wp_wake_all(const struct wp_segment *segment)
 {
     for (uint32_t worker = 0; worker < segment->workers; worker++) {
         _Atomic uint32_t *parked = &segment->records[worker].parked;
-        if (wp_exchange_seq_cst(parked, 0) != 0) {
+        bool slept = wp_exchange_seq_cst(parked, 0) != 0;
+        if (slept || is_marked(segment, worker)) { /* 0 and asleep: its waker was stopped or killed */
             wp_os_futex_wake(parked, 1, WP_SHARED);
         }
         wp_stream_rouse(&segment->streams[worker]); /* not parked, but perhaps asleep over a full ring */
@@ -141,6 +176,7 @@ void wp_wake_all(const struct wp_segment *segment)
 void wp_unpark_dead(const struct wp_segment *segment, uint32_t gone)
 {
     leave_parking(segment, gone);
+    wp_store_seq_cst(&segment->header->waking, 0); /* it may have died before it woke the one that it named */
 }
 
 void wp_look(const struct wp_segment *segment)

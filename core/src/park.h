@@ -26,7 +26,8 @@ void wp_wake_one(const struct wp_segment *segment);
 /* `stop` changed: everybody has to see it. */
 void wp_wake_all(const struct wp_segment *segment);
 
-/* Worker `gone` is dead: it is neither asleep nor on its way any more. */
+/* Worker `gone` is dead: it is neither asleep nor on its way any more, and nobody relies on whom it was about to wake.
+ * wp_look() has to follow. */
 void wp_unpark_dead(const struct wp_segment *segment, uint32_t gone);
 
 /* The look once a second: work queued although a worker sleeps means that a wake-up got lost with its waker. */
