@@ -114,7 +114,7 @@ static void *collect(void *unused)
         for (int i = 0; i < n; i++) {
             note_end(tasks[i], 0);
         }
-        if (n == 0 && event.kind == WEIRPOOL_WORKER_LEFT) {
+        if (event.kind == WEIRPOOL_WORKER_LEFT) {
             weirpool_worker_vacate(pool, event.worker);
         }
     }

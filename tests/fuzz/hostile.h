@@ -314,17 +314,17 @@ static void vacate(uint32_t worker)
 static int collect(int room, int64_t deadline, bool tell)
 {
     weirpool_task *tasks[8];
-    struct weirpool_event event;
+    struct weirpool_event event = {.kind = WEIRPOOL_NOTHING};
     int n = weirpool_collect(stage.pool, tasks, room, &event, deadline);
     CHECK(n >= 0 || n == -EAGAIN || n == -ETIMEDOUT);
     for (int i = 0; i < n; i++) {
         note_end(tasks[i], tell);
     }
-    if (n == 0 && event.kind == WEIRPOOL_WORKER_LEFT) {
+    if (event.kind == WEIRPOOL_WORKER_LEFT) {
         vacate(event.worker);
     }
-    stage.broken |= n == 0 && event.kind == WEIRPOOL_BROKE;
-    stage.drained |= n == 0 && event.kind == WEIRPOOL_DRAINED;
+    stage.broken |= event.kind == WEIRPOOL_BROKE;
+    stage.drained |= event.kind == WEIRPOOL_DRAINED;
     return n;
 }
 
