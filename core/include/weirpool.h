@@ -83,7 +83,12 @@ struct weirpool_options {
                                        process that has threads by then */
 };
 
-/* What may be said of one task, for weirpool_submit_with(). What is not said is 0. */
+/*
+ * What may be said of one task, for weirpool_submit_with(). What is not said is 0. A task that is retried may have done
+ * part of its work, or all of it, before. A limit counts from the moment at which a worker has claimed the task until
+ * its result is complete. It is seen to in weirpool_next(), for which weirpool_fd() wakes; while no thread is there, by
+ * threads that wait for room, once a second.
+ */
 struct weirpool_task_options {
     size_t size;                    /* sizeof(struct weirpool_task_options) */
     void *user;
@@ -218,13 +223,13 @@ WEIRPOOL_API int weirpool_workers(weirpool *pool, struct weirpool_worker_stats *
 
 /* Why a pool has broken. */
 enum weirpool_fault {
-    WEIRPOOL_FAULT_NONE,            /* it has not */
-    WEIRPOOL_FAULT_DEATH,           /* a worker died, in a pool without options.replace */
-    WEIRPOOL_FAULT_INIT_FAILED,     /* a worker could not set itself up (WEIRPOOL_INIT_FAILED) */
+    WEIRPOOL_FAULT_NONE, /* it has not */
+    WEIRPOOL_FAULT_DEATH, /* a worker died, in a pool without options.replace */
+    WEIRPOOL_FAULT_INIT_FAILED, /* a worker could not set itself up (WEIRPOOL_INIT_FAILED) */
     WEIRPOOL_FAULT_DEATHS_IN_A_ROW, /* WEIRPOOL_DEATHS_IN_A_ROW workers died, and no task finished between */
-    WEIRPOOL_FAULT_NO_WORKER,       /* no process could be started in a dead worker's place, and no other is left */
-    WEIRPOOL_FAULT_CORRUPT,         /* a worker wrote over the shared memory of the pool */
-    WEIRPOOL_FAULT_ASKED,           /* weirpool_break() */
+    WEIRPOOL_FAULT_NO_WORKER, /* no process could be started in a dead worker's place, and no other is left */
+    WEIRPOOL_FAULT_CORRUPT, /* a worker wrote over the shared memory of the pool */
+    WEIRPOOL_FAULT_ASKED, /* weirpool_break() */
 };
 
 /* In a pool with options.replace: so many deaths without a task that finishes break it. */

@@ -123,8 +123,9 @@ WEIRPOOL_API int weirpool_withdraw(weirpool *pool, weirpool_task *task);
 /*
  * Ends a task that may be running, for good: its worker is killed, and only if it still runs this task. Waits for the
  * end of that process, as long as that takes. 0: the task has ended with -ECANCELED, and will be in no batch; where its
- * worker was killed WEIRPOOL_WORKER_LEFT reports that. Errors: -EBUSY (it has finished), -EALREADY (another call of this
- * has ended it, and tells it), -EINVAL (the pool was opened without options.replace), -ECHILD.
+ * worker was killed WEIRPOOL_WORKER_LEFT reports that. Errors: -EBUSY (it has finished), -EALREADY (another call of
+ * this has ended it, and tells it), -EINVAL (the pool was opened without options.replace), -ECHILD. Nobody may release
+ * the task meanwhile.
  */
 WEIRPOOL_API int weirpool_stop(weirpool *pool, weirpool_task *task);
 

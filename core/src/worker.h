@@ -12,8 +12,8 @@ int wp_worker_open(weirpool_worker **worker, const struct wp_segment *segment, c
 /* Puts the result into the slot, or sends it through the stream. weirpool_finish() is this and wp_complete(). */
 int wp_deliver(weirpool_worker *worker, const struct iovec *parts, int count);
 
-/* Says that the claimed task is done. -ECANCELED: it was stopped, end this process; -ESHUTDOWN: nobody wants it any more;
- * -ECHILD: this is a fork of the worker. */
+/* Says that the claimed task is done. -ECANCELED: it was stopped, end this process; -ESHUTDOWN: nobody wants it any
+ * more; -ECHILD: this is a fork of the worker. */
 int wp_complete(weirpool_worker *worker, int status);
 
 /* Claims and handles tasks until there is nothing more to do. 0: leave as planned; -EOWNERDEAD: the parent is gone;

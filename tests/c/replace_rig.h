@@ -1,4 +1,4 @@
-/* A pool that replaces its workers, and a collector that does what the owner of the workers has to: reap, start another. */
+/* A pool that replaces its workers, and a collector that does what their owner has to: reap, and start another. */
 #ifndef WP_TEST_REPLACE_RIG_H
 #define WP_TEST_REPLACE_RIG_H
 
