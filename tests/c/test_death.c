@@ -261,7 +261,8 @@ static void *wait_for_ever(void *task)
 static void *break_it(void *nothing)
 {
     wp_lock(rig.pool);
-    wp_break(rig.pool, WP_NO_WORKER, WEIRPOOL_FAULT_CORRUPT); /* as one whose worker corrupted its slot: it waits for drainers */
+    wp_break(rig.pool, WP_NO_WORKER,
+             WEIRPOOL_FAULT_CORRUPT); /* as one whose worker corrupted its slot: it waits for drainers */
     wp_unlock(rig.pool);
     return nothing;
 }

@@ -615,6 +615,78 @@ static void test_failed_initialization_breaks(void)
     tear_down_idle();
 }
 
+/* ---- why a pool broke ---- */
+
+static void test_fault_of_a_death(void)
+{
+    set_up(FORKED, 1, 0, 0);
+    CHECK_EQ(weirpool_fault(rig.pool), WEIRPOOL_FAULT_NONE);
+    kill_worker(0);
+    CHECK_RC(next(rig.pool, &(struct weirpool_completion){0}), -EPIPE);
+    CHECK_EQ(weirpool_fault(rig.pool), WEIRPOOL_FAULT_DEATH);
+    CHECK_RC(weirpool_break(rig.pool), -EALREADY);
+    CHECK_EQ(weirpool_fault(rig.pool), WEIRPOOL_FAULT_DEATH);
+    tear_down();
+}
+
+/* Retries do not help against a worker that writes over what is everybody's. */
+static void test_fault_of_corruption(void)
+{
+    struct hand hand;
+    set_up_by_hand(1);
+    hand_open(&hand, rig.pool);
+    submit(ANSWER, 1, 5);
+    hand_claim(&hand);
+    wp_store_release(&wp_slot_at(&rig.pool->segment, 0)->state, wp_state(0, 9999, WP_DONE));
+    wp_fetch_or_seq_cst(&rig.pool->segment.done[0], 1);
+    CHECK_EQ(next_event(), WEIRPOOL_BROKE);
+    CHECK_EQ(weirpool_fault(rig.pool), WEIRPOOL_FAULT_CORRUPT);
+    hand_close(&hand);
+    tear_down_idle();
+}
+
+/* A worker that goes on with a task that was condemned is not believed either. */
+static void test_done_in_spite_of_being_condemned(void)
+{
+    struct hand hand;
+    struct stopper stopper;
+    set_up_by_hand(1);
+    hand_open(&hand, rig.pool);
+    weirpool_task *task = submit(ANSWER, 1, 5);
+    hand_claim(&hand);
+    start_stopper(&stopper, task);
+    AWAIT(is_condemned(0));
+    wp_store_release(&wp_slot_at(&rig.pool->segment, 0)->state, wp_state(0, hand.number, WP_DONE));
+    wp_fetch_or_seq_cst(&rig.pool->segment.done[0], 1);
+    CHECK_EQ(next_event(), WEIRPOOL_BROKE);
+    CHECK_EQ(weirpool_fault(rig.pool), WEIRPOOL_FAULT_CORRUPT);
+    pthread_join(stopper.thread, NULL);
+    CHECK_OK(stopper.rc);
+    CHECK_RC(describe_and_release(task).error, -ECANCELED);
+    hand_close(&hand);
+    tear_down_idle();
+}
+
+/* What its slot says matters no more: the task ends with its worker. */
+static void test_condemned_and_scribbled_over(void)
+{
+    struct hand hand;
+    struct stopper stopper;
+    set_up_by_hand(1);
+    hand_open(&hand, rig.pool);
+    weirpool_task *task = submit(ANSWER, 1, 5);
+    hand_claim(&hand);
+    start_stopper(&stopper, task);
+    AWAIT(is_condemned(0));
+    wp_store_release(&wp_slot_at(&rig.pool->segment, 0)->state, 0);
+    hand_die(&hand);
+    pthread_join(stopper.thread, NULL);
+    CHECK_OK(stopper.rc);
+    CHECK_RC(describe_and_release(task).error, -ECANCELED);
+    leave(&hand, 0);
+    tear_down_idle();
+}
+
 /* ---- where descriptors have run out ---- */
 
 static void stop_without_descriptors(void)
@@ -668,6 +740,10 @@ int main(int argc, char **argv)
     RUN_UNLESS_TSAN(test_deaths_while_starting);
     RUN_UNLESS_TSAN(test_planned_exits_are_no_deaths);
     RUN_UNLESS_TSAN(test_failed_initialization_breaks);
+    RUN_UNLESS_TSAN(test_fault_of_a_death);
+    RUN(test_fault_of_corruption);
+    RUN(test_done_in_spite_of_being_condemned);
+    RUN(test_condemned_and_scribbled_over);
     RUN_UNLESS_TSAN(test_stop_without_descriptors);
     return check_end();
 }
