@@ -276,7 +276,7 @@ static void test_stop_while_results_stream(void)
 {
     struct dice dice = new_dice(1);
     set_up_replacing(2, NULL);
-    int stopped = 0, rounds = (int)SCALED(200);
+    int stopped = 0, rounds = (int)SCALED(100);
     for (int round = 0; round < rounds; round++) {
         struct order large = {.id = (uint64_t)round, .result_size = 2 * MIB + roll(&dice, MIB)};
         weirpool_task *task = submit_order(&large, sizeof large, 0, 0);
@@ -315,7 +315,7 @@ static void test_stop_while_results_are_drained(void)
 {
     struct dice dice = new_dice(2);
     set_up_replacing(1, NULL);
-    int stopped = 0, rounds = (int)SCALED(200);
+    int stopped = 0, rounds = (int)SCALED(100);
     for (int round = 0; round < rounds; round++) {
         struct order large = {.id = 1, .result_size = 4 * MIB};
         struct stopper stopper;
