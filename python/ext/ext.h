@@ -279,7 +279,7 @@ void future_fail(PyObject *future, PyObject *exception);
 /* Tells a taken task's future, which the flight's reference keeps; drops that reference. */
 void future_tell(Engine *engine, weirpool_task *task);
 
-/* ---- gate.c ---- */
+/* ---- gate.c, permit.c ---- */
 
 extern PyType_Spec gate_spec;
 extern PyType_Spec permit_spec;
