@@ -41,7 +41,7 @@ def start(
     deadline = deadline_of(timeout)
     iterators = [iter(iterable) for iterable in iterables]
     if chunksize == 1:
-        one_by_one = InOrder if ordered else AsTheyFinish
+        one_by_one = AsTheyFinish if not ordered else AllInOrder if window is None else InOrder
         return one_by_one(Source(executor, fn, zip(*iterators, strict=False), iterators), window, deadline)
     by_chunk = InOrderByChunk if ordered else AsTheyFinishByChunk
     if chunksize == AUTO:
@@ -214,10 +214,14 @@ class Ordered(MapResults):
 
 
 class InOrder(Ordered):
-    """``map``."""
+    """``map``, lazy."""
+
+
+class AllInOrder(Ordered):
+    """``map`` of which everything was submitted at the call."""
 
     def __next__(self) -> Any:
-        if self._source is not None or not self._held:
+        if not self._held:
             return super().__next__()
         try:  # a short way where nothing is submitted any more: nobody can come in between
             return outcome(self._held.popleft(), self._deadline)
