@@ -80,6 +80,12 @@ static int open_alarm(struct weirpool *pool)
     return pool->alarm < 0 ? pool->alarm : wp_os_watch_add(pool->watch, pool->alarm, WP_ALARM);
 }
 
+/* Where a sandbox refuses what every sleep of a worker is, opening the pool says so: the word has another value. */
+static int try_futex(const struct weirpool *pool)
+{
+    return wp_os_futex_wait(&pool->segment.header->addressee, UINT32_MAX, WEIRPOOL_FOREVER, WP_SHARED);
+}
+
 static int make_members(struct weirpool *pool, uint32_t workers)
 {
     pool->members = calloc(workers, sizeof *pool->members);
@@ -104,7 +110,10 @@ static int build(struct weirpool *pool, uint32_t workers, bool adaptive, uint64_
         pool->segment.fd = -1;
         return rc;
     }
-    rc = wp_table_init(&pool->table, &pool->segment);
+    rc = try_futex(pool);
+    if (rc == 0) {
+        rc = wp_table_init(&pool->table, &pool->segment);
+    }
     if (rc == 0) {
         rc = wp_arena_init(&pool->arena, pool->segment.fd, pool->segment.arena_at, pool->segment.arena_size);
     }

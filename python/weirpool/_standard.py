@@ -11,11 +11,12 @@ import concurrent.futures as cf
 import contextlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing import connection, reduction
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Literal
 
 _GRACE_SECONDS = 5.0
 _EXIT_CODE_SECONDS = 1.0  # a fork server tells exit codes a moment after the end
@@ -27,7 +28,7 @@ class StandardPool(cf.ProcessPoolExecutor):
 
     Args:
         tasks: Returns how many tasks it holds.
-        lacks_worker: Called with its lock held: a worker has left at max_tasks_per_child, or could not be started.
+        notify: Called with its lock held: it wants a worker started, or it has broken.
         Others: As of the base class.
     """
 
@@ -37,11 +38,12 @@ class StandardPool(cf.ProcessPoolExecutor):
     _safe_to_dynamically_spawn_children: bool
     _spawn_process: Callable[[], None]
 
-    def __init__(self, *args: Any, tasks: Callable[[], int], lacks_worker: Callable[[], None], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, tasks: Callable[[], int], notify: Callable[[], None], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._tasks = tasks
-        self._lacks_worker = lacks_worker
+        self._notify = notify
         self.workers: Any = self._processes  # the base class lets go of its own reference at its end
+        self._calls = self._call_queue
         calls, results = self._call_queue, self._result_queue
         self._pipes: list[Any] = [calls._reader, calls._writer, results._reader, results._writer]
         if sys.platform != "win32":
@@ -58,6 +60,7 @@ class StandardPool(cf.ProcessPoolExecutor):
                 if self._safe_to_dynamically_spawn_children:
                     self._spawn_process()
                 self._start_executor_manager_thread()
+            self._manager = self._executor_manager_thread
         except BaseException:
             for process in list(self.workers.values()):
                 process.kill()
@@ -68,14 +71,29 @@ class StandardPool(cf.ProcessPoolExecutor):
     def start_wanted(self) -> None:
         """Start the workers that its tasks want. Raises what starting a process raises."""
         with self._shutdown_lock:
-            while len(self.workers) < min(self._tasks(), self._max_workers):
+            while not self._broken and len(self.workers) < min(self._tasks(), self._max_workers):
                 self._spawn_process()
 
     def _adjust_process_count(self) -> None:
         # The base class counts idle workers, and forgets that one of those may have left. And where its own thread
         # cannot start a process, that thread ends, and nobody is told of anything any more. So others start them.
         if len(self.workers) < min(self._tasks(), self._max_workers):
-            self._lacks_worker()
+            self._notify()
+
+    @property  # type: ignore[override]
+    def _broken(self) -> str | Literal[False]:
+        return self._why_broken
+
+    @_broken.setter
+    def _broken(self, text: str | Literal[False]) -> None:
+        """Written by the base class, whose thread tells nobody if it holds no task."""
+        self._why_broken = text
+        if text:
+            self._notify()
+
+    def is_busy_here(self) -> bool:
+        """Is this thread one of its own, which pickles a task or unpickles a result? Nobody else would go on."""
+        return threading.current_thread() in (self._manager, getattr(self._calls, "_thread", None))
 
     def find_dead(self) -> dict[int, int]:
         """The exit codes, by their pids, of workers that have ended by themselves."""
@@ -103,7 +121,7 @@ class StandardPool(cf.ProcessPoolExecutor):
     def forget(self) -> None:
         """Let go of everything: the traceback of an exception may keep this pool."""
         self._tasks = int
-        self._lacks_worker = lambda: None
+        self._notify = lambda: None
         self._pipes = []
         self.workers = {}
 

@@ -128,6 +128,7 @@ class Pool:
         self._waiting: OrderedDict[Future[Any], Call] = OrderedDict()
         self._running: set[Future[Any]] = set()
         self._is_closing = False
+        self._has_begun = False
         self._lacks_worker = False
         self._why: Callable[[str | None], BrokenProcessPool] | None = None
         self.workers_died = 0
@@ -138,7 +139,7 @@ class Pool:
             executor._initargs,
             max_tasks_per_child=executor._max_tasks_per_child,
             tasks=lambda: len(self._running),
-            lacks_worker=self._note_lack,
+            notify=self._note_news,
         )
 
     # ---- a task's way in, and out again ----
@@ -163,9 +164,9 @@ class Pool:
             return self._waiting.pop(future, None) is not None
 
     def cancel_waiting(self) -> None:
-        """Cancel every task that was not handed over."""
+        """Cancel what was not handed over. If nothing was yet, the oldest are spared, as in the standard pool."""
         with self._lock:
-            futures = list(self._waiting)
+            futures = list(self._waiting)[0 if self._has_begun else self._workers + 1 :]
         for future in futures:
             future.cancel()
 
@@ -177,6 +178,7 @@ class Pool:
             future.set_running_or_notify_cancel()
             future._permit.start()
             self._running.add(future)
+            self._has_begun = True
             return future, call
 
     # ---- the keeper's thread: no signal handler runs there ----
@@ -217,7 +219,7 @@ class Pool:
             if not self.standard.workers:  # else the others go on
                 self.break_(_support.format_cause(error), _support.NOT_STARTED)
 
-    def _note_lack(self) -> None:
+    def _note_news(self) -> None:
         self._lacks_worker = True
         self._events.put(None)
 
@@ -397,7 +399,8 @@ class ProcessPoolExecutor(Gated, process.ProcessPoolExecutor):
         return future
 
     def _must_not_wait(self) -> bool:
-        return self._here.depth > 1 or is_in_callback()
+        pool: Pool | None = self._engine
+        return self._here.depth > 1 or is_in_callback() or (pool is not None and pool.standard.is_busy_here())
 
     def _may_submit_for_others(self) -> bool:
         return not (self._shutdown_thread or self._broken)

@@ -461,7 +461,7 @@ static void finish(struct actor *actor, struct script *script)
     int rc = weirpool_finish(actor->hand.worker, take_byte(script) % 2, &part, 1);
     while_asleep = NULL;
     if (rc != 0) {
-        CHECK(rc == -ESHUTDOWN || rc == -EOWNERDEAD);
+        CHECK(rc == -ESHUTDOWN || rc == -EOWNERDEAD || rc == -ECANCELED);
         end_worker(actor, false);
     }
 }

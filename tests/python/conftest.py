@@ -14,6 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that workers find `tasks`
 
+import fallback
 from support import START_METHODS, Gate, Leaks, Pools, Script, Threads, complaint, last_resort
 
 LIMIT = 120.0  # seconds a test; a marker `timeout` says otherwise
@@ -48,6 +49,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.definition.get_closest_marker("race"):
         metafunc.fixturenames.append("repeat")
         metafunc.parametrize("repeat", range(REPEATS))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    selects = config.option.keyword or any("::" in argument for argument in config.args)
+    if os.environ.get("WEIRPOOL_ENGINE") == "stdlib":
+        fallback.skip_excluded(items, complete=not selects)
 
 
 @pytest.hookimpl(wrapper=True)
