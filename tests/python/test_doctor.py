@@ -113,7 +113,7 @@ def test_a_probe_that_fails_is_missing_with_its_reason(
     monkeypatch.setattr(_probes, "_tell_memory", fail)
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.split() == "missing pidfd [Errno 1] Operation not permitted".split() for line in lines)
+    assert any(line.split() == ["missing", "pidfd", "[Errno", "1]", "Operation", "not", "permitted"] for line in lines)
     assert any(line.split()[:2] == ["memory", "unknown"] for line in lines)
 
 
