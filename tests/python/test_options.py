@@ -1,6 +1,7 @@
 """with_options(timeout=, retries=) and cancel(force=True): which tasks are stopped or run again, and what it costs."""
 
 import asyncio
+import contextlib
 import functools
 import math
 import os
@@ -170,13 +171,13 @@ def test_tasks_that_take_about_their_time(pools: Pools) -> None:
     pool = replacing(pools, 6, 3)
     limited = pool.with_options(timeout=0.05)
     futures = []
-    for number in range(40):
+    for number in range(20):
         futures.append(limited.submit(tasks.nap, 0.04 + random.random() * 0.02))
         futures.append(pool.submit(tasks.echo, number))
     for index, future in enumerate(futures):
         error = future.exception(PATIENCE)
         assert error is None or (index % 2 == 0 and isinstance(error, weirpool.TaskTimeout))
-    assert [future.result() for future in futures[1::2]] == list(range(40))
+    assert [future.result() for future in futures[1::2]] == list(range(20))
     assert settle(pool).workers_died == 0
 
 
@@ -275,9 +276,8 @@ def test_kills_at_random_are_made_up_for(pools: Pools, threads: Threads) -> None
             lambda finished=finished: pool.stats().completed > finished + 5 or not threads_alive(threads), "work"
         )
         time.sleep(rng.random() * 0.02)
-        pids = worker_pids(pool)
-        if pids:
-            os.kill(rng.choice(pids), rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV]))
+        with contextlib.suppress(ProcessLookupError, IndexError):  # the last one may not have been forgotten yet
+            os.kill(rng.choice(worker_pids(pool)), rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV]))
             kills += 1
     assert len(threads.join()) == 4
     assert threads.errors == []
@@ -528,10 +528,11 @@ def test_force_while_tasks_end(pools: Pools, threads: Threads) -> None:
 def test_force_while_workers_are_killed(pools: Pools) -> None:
     pool = replacing(pools, 6, 3)
     executor = pool.with_options(timeout=0.03, retries=1)
-    for _ in range(10):
+    for _ in range(4):
         futures = [executor.submit(tasks.nap, random.random() * 0.04) for _ in range(6)]
         for pid in worker_pids(pool)[:1]:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         for future in futures[::2]:
             future.cancel(force=True)
         for future in futures:
