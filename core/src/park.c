@@ -143,14 +143,14 @@ static bool wake_any(const struct wp_segment *segment, struct search *search)
 
 /*
  * While our mark stood there in vain another waker may have relied on it, and one who lay down meanwhile is not among
- * those that we saw: look again. It ends, since in vain a mark stands only for one whose `parked` it cleared, or who
- * cleared it just then.
+ * those that we saw: look again. In vain a mark stands only for one whose `parked` it cleared, or who cleared it just
+ * then: more rounds than there are workers are somebody's scribbling.
  */
 void wp_wake_one(const struct wp_segment *segment)
 {
     struct search search = {.seen = wp_load_seq_cst(&segment->header->waking)};
     bool over = is_on_its_way(search.seen);
-    while (!over) {
+    for (uint32_t round = 0; !over && round <= segment->workers; round++) {
         search.misled = false;
         over = wake_any(segment, &search) || !search.misled;
     }
