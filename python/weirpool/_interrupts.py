@@ -20,8 +20,8 @@ _came = False
 def put_off() -> Iterator[None]:
     """Within this block Ctrl-C does nothing, and at its end it does what it would have done.
 
-    For the main thread, where handlers run; in others, and within another such block, it does nothing. Python prints
-    and drops what a handler raises in a hook of fork()'s.
+    A second one takes effect at once. For the main thread, where handlers run; in others, and within another such
+    block, this does nothing. Python prints and drops what a handler raises in a hook of fork()'s.
     """
     global _put_off, _came
     handler = signal.getsignal(signal.SIGINT)
@@ -32,6 +32,8 @@ def put_off() -> Iterator[None]:
 
     def remember(number: int, frame: FrameType | None) -> None:
         global _came
+        if _came:  # who presses it again has waited long enough
+            handler(number, frame)
         _came = True
 
     _came, _put_off = False, handler

@@ -163,10 +163,11 @@ class Pool:
         with self._lock:
             return self._waiting.pop(future, None) is not None
 
-    def cancel_waiting(self) -> None:
-        """Cancel what was not handed over. If nothing was yet, the oldest are spared, as in the standard pool."""
+    def cancel_waiting(self, spare: int | None = None) -> None:
+        """Cancel what was not handed over. If nothing was yet, the oldest are spared; None: as in the standard pool."""
         with self._lock:
-            futures = list(self._waiting)[0 if self._has_begun else self._workers + 1 :]
+            spared = self._workers + 1 if spare is None else spare
+            futures = list(self._waiting)[0 if self._has_begun else spared :]
         for future in futures:
             future.cancel()
 

@@ -31,6 +31,7 @@ from support import (
 )
 
 import weirpool
+from weirpool import _interrupts
 
 SOON = 60.0
 AT_ONCE = 20.0  # seconds for what takes a fraction of one
@@ -226,6 +227,45 @@ def test_a_second_ctrl_c_ends_a_program_whose_tasks_take_no_notice(script: Start
     assert program.line() == "interrupted"
     assert program.finish(AT_ONCE) == []
     program.leaves_nothing()
+
+
+@pytest.mark.parametrize("engine", ["native", "stdlib"])
+def test_a_block_that_ctrl_c_leaves_cancels_what_has_not_started(script: Start, gate: Gate, engine: str) -> None:
+    program = script(
+        f"""
+        os.environ["WEIRPOOL_ENGINE"] = {engine!r}
+        try:
+            with {executor_text(9, 1, "fork", "break")} as pool:
+                futures = [pool.submit(tasks.hold, sys.argv[1]) for _ in range(9)]
+                soon(lambda: futures[0].running(), "it runs")
+                threading.Timer(0.2, lambda: open(os.path.join(sys.argv[1], "open"), "w").close()).start()
+                raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            say(futures[0].cancelled(), futures[-1].cancelled())
+        """,
+        gate.folder,
+    )
+    assert program.finish(AT_ONCE) == ["False True"]
+    assert program.err.read_text() == ""
+    program.leaves_nothing()
+
+
+def test_ctrl_c_that_is_put_off_comes_later_and_a_second_one_at_once() -> None:
+    seen = []
+    before = signal.signal(signal.SIGINT, lambda *_: seen.append("handled"))
+    try:
+        with _interrupts.put_off():
+            with _interrupts.put_off():
+                signal.raise_signal(signal.SIGINT)
+            assert seen == []
+        assert seen == ["handled"]
+        with _interrupts.put_off():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            assert seen == ["handled"] * 2
+        assert seen == ["handled"] * 3
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # ---- The interpreter's exit ----------------------------------------------------------------------

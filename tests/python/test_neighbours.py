@@ -408,7 +408,7 @@ def test_a_task_that_waited_and_finds_no_memory_fails_alone(script: Start, gate:
         set_limit(resource.RLIMIT_FSIZE, 150 << 20)
         pool = {executor_text(9, 2, "fork", "break")}
         held = [pool.submit(tasks.hold, sys.argv[1], bytes(20 << 20)) for _ in range(2)]
-        late = [pool.submit(tasks.size_of, bytes(20 << 20)) for _ in range(4)]
+        late = [pool.submit(tasks.size_of, bytes(60 << 20)) for _ in range(4)]
         soon(lambda: pool.stats().running == 2, "two run")
         set_limit(resource.RLIMIT_FSIZE, 8 << 20)
         say("ready")
