@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from weirpool._core import Future
     from weirpool._errors import BlockingSubmitWarning, RejectedSubmission, SubmitTimeout, TaskTimeout, WorkerDied
     from weirpool._feeder import Failure, Feeder, FeederStats
+    from weirpool._errors import BlockingSubmitWarning, RejectedSubmission, SubmitTimeout, WorkerDied
+    from weirpool._feeder import Feeder
+    from weirpool._items import Failure, FeederStats
     from weirpool._policy import AUTO_BACKLOG
     from weirpool._results import Results
     from weirpool._stats import Percentiles, Stats, WorkerStats
@@ -62,10 +65,11 @@ _HOMES = {
     "BoundedProcessPoolExecutor": "weirpool.process",
     "BoundedThreadPoolExecutor": "weirpool.thread",
     "Percentiles": "weirpool._stats",
-    "Failure": "weirpool._feeder",
+    "Failure": "weirpool._items",
     "Feeder": "weirpool._feeder",
     "FeederStats": "weirpool._feeder",
     "Future": "weirpool._core",
+    "FeederStats": "weirpool._items",
     "ProcessPoolExecutor": "weirpool.process",
     "RejectedSubmission": "weirpool._errors",
     "Results": "weirpool._results",

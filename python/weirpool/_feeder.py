@@ -8,12 +8,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from weirpool import _policy
 from weirpool._bounded import BoundedExecutor
 from weirpool._errors import SubmitTimeout
+from weirpool._items import Failure, FeederStats, Item
 from weirpool._weir import is_worker_of
 from weirpool._workers import check_executor, count_workers
 
@@ -22,69 +22,6 @@ R = TypeVar("R")
 
 _CLOSED = "cannot put into a feeder that was closed"
 _FORKED = "a feeder belongs to the process that made it, and cannot be used in a forked child"
-
-
-class Failure(NamedTuple, Generic[I]):
-    """An item that came to nothing."""
-
-    item: I
-    """What was put."""
-    exception: BaseException
-    """What its last attempt raised (CancelledError: it was cancelled); or what on_result raised."""
-    attempts: int
-    """How often it was submitted."""
-
-
-@dataclass(frozen=True, slots=True)
-class FeederStats:
-    """One moment of a feeder. Unless a put is just submitting, accepted = succeeded + failed + outstanding."""
-
-    accepted: int
-    """Items whose put() has handed them to the executor, ever."""
-    outstanding: int
-    """Items handed over, or just being so, and not finished: neither succeeded nor failed. What ``maxsize`` bounds."""
-    succeeded: int
-    """Items whose call returned, and whose on_result, if any, has returned, too."""
-    failed: int
-    """Items that are in ``failures``."""
-    retried: int
-    """Attempts beyond the first of each item, ever."""
-    blocked_producers: int
-    """Threads that wait for room in put() at this moment. (Waits in the executor's own submit() are not counted.)"""
-    blocked_seconds: float
-    """How long threads have waited for room, summed over them; waits that have ended."""
-    admitted_over_bound: int
-    """Items accepted past maxsize because waiting would have been a deadlock."""
-    peak_outstanding: int
-    """The most items that were outstanding at once."""
-
-
-class _Item(Generic[I]):
-    """An item on its way. It has room from its producer's turn until it has succeeded or failed."""
-
-    __slots__ = (
-        "attempts",
-        "future",
-        "has_room",
-        "is_accepted",
-        "is_refused",
-        "is_submitted",
-        "turn",
-        "value",
-        "waits",
-    )
-
-    def __init__(self, value: I) -> None:
-        self.value = value
-        self.attempts = 0
-        self.future: Future[Any] | None = None  # of the attempt whose end is awaited
-        self.has_room = False
-        self.is_refused = False  # by close(), while it stood in line
-        self.is_submitted = False
-        self.is_accepted = False
-        self.waits: float | None = None  # since when it stands in line
-        self.turn = threading.Lock()  # released when its turn has come, or never will
-        self.turn.acquire()
 
 
 class Feeder(Generic[I, R]):
@@ -140,7 +77,7 @@ class Feeder(Generic[I, R]):
         # belongs together is changed without a call in between, where no such thing can come.
         self._lock = threading.RLock()
         self._idle = threading.Condition(self._lock)
-        self._line: deque[_Item[I]] = deque()
+        self._line: deque[Item[I]] = deque()
         self._closed = False
         self._outstanding = 0
         self._peak = 0
@@ -173,7 +110,7 @@ class Feeder(Generic[I, R]):
         """
         _policy.check_timeout("timeout", timeout)
         self._refuse_forks()
-        new = _Item(item)
+        new = Item(item)
         try:
             self._wait_for_room(new, timeout)
             self._thread.submitting += 1
@@ -234,7 +171,7 @@ class Feeder(Generic[I, R]):
 
     # ---- room ----
 
-    def _wait_for_room(self, item: _Item[I], timeout: float | None) -> None:
+    def _wait_for_room(self, item: Item[I], timeout: float | None) -> None:
         if self._enter(item, timeout):
             return
         item.turn.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
@@ -244,7 +181,7 @@ class Feeder(Generic[I, R]):
         if not item.has_room:
             raise SubmitTimeout(f"no room in {timeout} s: {self._maxsize} items are outstanding")
 
-    def _enter(self, item: _Item[I], timeout: float | None) -> bool:
+    def _enter(self, item: Item[I], timeout: float | None) -> bool:
         """Take room, or stand in line for it."""
         with self._lock:
             if self._take_room(item):
@@ -263,7 +200,7 @@ class Feeder(Generic[I, R]):
             self._line.append(item)
             return False
 
-    def _take_room(self, item: _Item[I]) -> bool:
+    def _take_room(self, item: Item[I]) -> bool:
         if self._closed:
             raise RuntimeError(_CLOSED)
         if self._outstanding >= self._maxsize or self._line:
@@ -275,13 +212,13 @@ class Feeder(Generic[I, R]):
         """Asked without the lock: it takes one of the executor's."""
         return self._thread.delivers or _is_thread_of(self._executor)
 
-    def _give_room(self, item: _Item[I]) -> None:
+    def _give_room(self, item: Item[I]) -> None:
         self._outstanding += 1
         item.has_room = True
         if self._outstanding > self._peak:
             self._peak = self._outstanding
 
-    def _settle(self, item: _Item[I], succeeded: int, failure: list[Failure[I]]) -> None:
+    def _settle(self, item: Item[I], succeeded: int, failure: list[Failure[I]]) -> None:
         """It needs its room no more, and is counted, both at once and once only. Those in line have the room."""
         with self._lock:
             if item.has_room:
@@ -305,7 +242,7 @@ class Feeder(Generic[I, R]):
         if self._outstanding == 0:
             self._idle.notify_all()
 
-    def _leave_line(self, item: _Item[I]) -> None:
+    def _leave_line(self, item: Item[I]) -> None:
         """From now on it is decided whether its turn has come."""
         with self._lock:
             if item in self._line:
@@ -314,7 +251,7 @@ class Feeder(Generic[I, R]):
                 self._blocked_seconds += time.monotonic() - item.waits
                 item.waits = None
 
-    def _undo(self, item: _Item[I]) -> None:
+    def _undo(self, item: Item[I]) -> None:
         """Its put() raises: it was not accepted. If a signal handler raised when it had been submitted, it was."""
         self._leave_line(item)
         future = item.future
@@ -325,7 +262,7 @@ class Feeder(Generic[I, R]):
             return
         self._settle(item, 0, [])
 
-    def _accept(self, item: _Item[I]) -> None:
+    def _accept(self, item: Item[I]) -> None:
         with self._lock:
             if not item.is_accepted:
                 self._accepted += 1
@@ -333,17 +270,17 @@ class Feeder(Generic[I, R]):
 
     # ---- attempts ----
 
-    def _submit(self, item: _Item[I]) -> None:
+    def _submit(self, item: Item[I]) -> None:
         future = self._executor.submit(self._fn, item.value)
         item.future = future
         item.is_submitted = True
         item.attempts += 1
         self._await(item, future)
 
-    def _await(self, item: _Item[I], future: Future[R]) -> None:
+    def _await(self, item: Item[I], future: Future[R]) -> None:
         future.add_done_callback(lambda future: self._end_attempt(item, future))
 
-    def _end_attempt(self, item: _Item[I], future: Future[R]) -> None:
+    def _end_attempt(self, item: Item[I], future: Future[R]) -> None:
         """A done-callback."""
         try:
             with self._lock:
@@ -356,7 +293,7 @@ class Feeder(Generic[I, R]):
                 self._fail(item, error)
             raise
 
-    def _conclude(self, item: _Item[I], future: Future[R]) -> None:
+    def _conclude(self, item: Item[I], future: Future[R]) -> None:
         cancelled = future.cancelled()
         error = CancelledError() if cancelled else future.exception()
         before = self._thread.delivers
@@ -372,7 +309,7 @@ class Feeder(Generic[I, R]):
             # Who cancels delivers that and nothing else; and so does a producer whose call has ended at once.
             self._thread.delivers = before or not (cancelled or self._thread.submitting)
 
-    def _succeed(self, item: _Item[I], result: R) -> None:
+    def _succeed(self, item: Item[I], result: R) -> None:
         if self._on_result is not None:
             try:
                 self._on_result(item.value, result)
@@ -382,10 +319,10 @@ class Feeder(Generic[I, R]):
                 return
         self._settle(item, 1, [])
 
-    def _fail(self, item: _Item[I], error: BaseException) -> None:
+    def _fail(self, item: Item[I], error: BaseException) -> None:
         self._settle(item, 0, [Failure(item.value, error, item.attempts)])
 
-    def _try_again(self, item: _Item[I], error: BaseException) -> None:
+    def _try_again(self, item: Item[I], error: BaseException) -> None:
         with self._lock:
             self._retried += 1
         try:
