@@ -18,6 +18,7 @@ from support import Gate, Threads, wait_until
 
 import weirpool
 from weirpool import BoundedThreadPoolExecutor, RejectedSubmission, SubmitTimeout, bounded
+from weirpool._crew import Crew
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 Make = Callable[..., Any]
@@ -271,6 +272,22 @@ def test_two_loops_at_one_executor(make: Make, threads: Threads) -> None:
     assert threads.join() == [SQUARES] * 3
     assert threads.errors == []
     assert pool.stats().peak_outstanding <= 3
+
+
+def test_our_own_pool_behind_a_gate_starts_its_workers_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    starters = []
+    start_worker = Crew._start
+    monkeypatch.setattr(
+        Crew, "_start", lambda *args: (starters.append(threading.current_thread()), start_worker(*args))[1]
+    )
+    with bounded(weirpool.ProcessPoolExecutor(2, fork()), 4) as pool:
+
+        async def main() -> list[Any]:
+            return await outcomes(start(20, lambda number: pool.arun(tasks.square, number)))
+
+        assert asyncio.run(main()) == SQUARES[:20]
+    assert len(starters) == 2
+    assert threading.current_thread() not in starters
 
 
 # ---- loops that stand still ----
