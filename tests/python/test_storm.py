@@ -26,7 +26,7 @@ def storm(*options: str, **environment: str) -> "subprocess.CompletedProcess[str
 
 @pytest.mark.slow
 def test_nothing_is_lost_in_a_storm() -> None:
-    ran = storm("--seconds", "10")
+    ran = storm("--rounds", "10")
     assert (ran.returncode, ran.stderr) == (0, "")
     assert re.search(r"^\d+ passed, 0 failed$", ran.stdout, re.MULTILINE)
 
@@ -41,7 +41,7 @@ def test_nothing_is_lost_in_a_storm() -> None:
     ],
 )
 def test_a_storm_notices(spoil: str, noticed: str) -> None:
-    ran = storm("--seconds", "0.1", "--seed", "1", "--patience", "1", WEIRPOOL_SPOIL=spoil)
+    ran = storm("--rounds", "2", "--seed", "1", "--death", "break", "--patience", "1", WEIRPOOL_SPOIL=spoil)
     assert ran.returncode == 1
     assert re.search(noticed, ran.stdout)
     assert re.search(r"^\d+ passed, [1-9]\d* failed$", ran.stdout, re.MULTILINE)

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -82,12 +83,23 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long (default: 60)")
     parser.add_argument("--seed", default="", help="of all choices (default: another one each time)")
+    parser.add_argument("--rounds", type=int, help="so many rounds, however long they take")
     parser.add_argument("--round", type=int, help="only this round")
     parser.add_argument("--times", type=int, default=1, help="so often, with --round")
     parser.add_argument("--limit", type=float, default=180.0, help="seconds after which a round hangs")
     parser.add_argument("--patience", type=float, default=30.0, help="seconds until what a round leaves is a leak")
     parser.add_argument("--death", choices=("break", "replace"), action="append", help="only with this on_worker_death")
     return parser.parse_args()
+
+
+def _numbers(options: argparse.Namespace) -> Iterator[int]:
+    """Of the rounds to play."""
+    if options.round is not None:
+        return itertools.repeat(options.round, options.times)
+    if options.rounds is not None:
+        return iter(range(options.rounds))
+    until = time.monotonic() + options.seconds
+    return itertools.takewhile(lambda _: time.monotonic() < until, itertools.count())
 
 
 def main() -> int:
@@ -98,13 +110,9 @@ def main() -> int:
     seed = options.seed or str(Random().randrange(10**6))
     print(f"seed {seed}", flush=True)
     multiprocessing.forkserver.ensure_running()  # it and the resource tracker stay for good
-    until = time.monotonic() + options.seconds
     with tempfile.TemporaryDirectory() as folder:
         storm = Storm(seed, folder, options.limit, options.patience, tuple(options.death or _DEATHS))
-        numbers = itertools.repeat(options.round, options.times) if options.round is not None else itertools.count()
-        for number in numbers:
-            if options.round is None and time.monotonic() > until:
-                break
+        for number in _numbers(options):
             storm.play(number)
         storm.sum_up()
     return 1 if storm.failed else 0
