@@ -19,14 +19,15 @@ struct sleeper {
 };
 
 static struct sleeper early, late;
-static const char *awaited;
+static const char *_Atomic awaited;
 static void (*on_point)(void);
 
 /* Of the thread that wakes: the test's own. What happens there takes place once. */
 void wp_crash_at(const char *point)
 {
-    if (awaited != NULL && strcmp(point, awaited) == 0) {
-        awaited = NULL;
+    const char *wanted = atomic_load(&awaited);
+    if (wanted != NULL && strcmp(point, wanted) == 0) {
+        atomic_store(&awaited, NULL);
         on_point();
     }
 }
@@ -34,7 +35,7 @@ void wp_crash_at(const char *point)
 static void at(const char *point, void (*what)(void))
 {
     on_point = what;
-    awaited = point;
+    atomic_store(&awaited, point);
 }
 
 static void *sleep_once(void *argument)
