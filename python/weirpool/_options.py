@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from weirpool._engine import core as _core
 from weirpool._executor import Executor
 
 if TYPE_CHECKING:
+    from weirpool import _core
     from weirpool.process import ProcessPoolExecutor
 
 P = ParamSpec("P")

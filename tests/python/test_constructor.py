@@ -66,7 +66,16 @@ def test_signatures_of_methods(cls: type, expected: Any) -> None:
 @pytest.mark.parametrize("cls", CLASSES)
 def test_help_shows_every_parameter(cls: type) -> None:
     text = pydoc.render_doc(cls, renderer=pydoc.plaintext)
-    names = [*STANDARD, "pickler", "timeout", "chunksize", "buffersize", "cancel_futures"]
+    names = [
+        *STANDARD,
+        "pickler",
+        "on_worker_death",
+        "max_worker_memory",
+        "timeout",
+        "chunksize",
+        "buffersize",
+        "cancel_futures",
+    ]
     if cls is weirpool.BoundedProcessPoolExecutor:
         names.append("max_queue_size")
     assert [name for name in names if name not in text] == []
