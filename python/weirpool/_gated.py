@@ -7,7 +7,7 @@ import contextvars
 import threading
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from weirpool._engine import core as _core
 from weirpool._executor import Executor
@@ -46,7 +46,11 @@ class Gated(Executor):
         try:
             return self._weir.admit(self._must_not_wait)
         except RuntimeError as error:
-            raise self._explain(error) from None
+            self._raise_why(error)
+
+    def _raise_why(self, error: RuntimeError) -> NoReturn:
+        why = self._explain(error)
+        raise why from why.__cause__  # not from this one
 
     def _submit_soon(
         self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], bell: int
@@ -85,7 +89,7 @@ class Ticket:
         try:
             self._place = weir.queue(bell)
         except RuntimeError as error:
-            raise executor._explain(error) from None
+            executor._raise_why(error)
         weir.note_place(self)
 
     def poll(self) -> cf.Future[Any] | None:
@@ -131,7 +135,7 @@ class Ticket:
         try:
             return future or self._submit(self._weir.admit_now())
         except RuntimeError as error:
-            raise self._executor._explain(error) from None
+            self._executor._raise_why(error)
 
     def _advance(self) -> None:
         """Lock held."""
@@ -153,7 +157,7 @@ class Ticket:
         try:
             return self._place.poll()
         except RuntimeError as error:
-            raise self._executor._explain(error) from None
+            self._executor._raise_why(error)
 
     def _give_up_place(self) -> None:
         try:
