@@ -681,6 +681,24 @@ static void test_worker_in_a_forked_child(void)
     tear_down();
 }
 
+/* Who holds back leaves tasks to others, and learns of the pool's end nevertheless. */
+static void test_worker_that_holds_back(void)
+{
+    struct hand hand;
+    set_up(THREADS, 0, 0, 0);
+    hand_open(&hand, rig.pool);
+    order(rig.pool, ANSWER, 1);
+    int64_t until = weirpool_deadline(20 * 1000 * 1000);
+    weirpool_hold_back(hand.worker, until);
+    CHECK(wp_os_now() >= until);
+    hand_claim(&hand);
+    CHECK_OK(weirpool_break(rig.pool));
+    weirpool_hold_back(hand.worker, WEIRPOOL_FOREVER);
+    hand_die(&hand);
+    hand_close(&hand);
+    tear_down();
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "serve") == 0) {
@@ -711,5 +729,6 @@ int main(int argc, char **argv)
     RUN(test_completions_of_a_breaking_pool);
     RUN_UNLESS_TSAN(test_forked_child);
     RUN_UNLESS_TSAN(test_worker_in_a_forked_child);
+    RUN(test_worker_that_holds_back);
     return check_end();
 }
