@@ -18,16 +18,13 @@ if TYPE_CHECKING:
     from weirpool._advice import Advice, advise
     from weirpool._as_completed import as_completed
     from weirpool._bounded import bounded
-    from weirpool._core import Future
     from weirpool._errors import BlockingSubmitWarning, RejectedSubmission, SubmitTimeout, TaskTimeout, WorkerDied
-    from weirpool._feeder import Failure, Feeder, FeederStats
-    from weirpool._errors import BlockingSubmitWarning, RejectedSubmission, SubmitTimeout, WorkerDied
     from weirpool._feeder import Feeder
     from weirpool._items import Failure, FeederStats
     from weirpool._policy import AUTO_BACKLOG
     from weirpool._results import Results
     from weirpool._stats import Percentiles, Stats, WorkerStats
-    from weirpool.process import BoundedProcessPoolExecutor, ProcessPoolExecutor
+    from weirpool.process import BoundedProcessPoolExecutor, Future, ProcessPoolExecutor
     from weirpool.thread import BoundedThreadPoolExecutor, ThreadPoolExecutor
 
 __all__ = [
@@ -64,12 +61,11 @@ _HOMES = {
     "BlockingSubmitWarning": "weirpool._errors",
     "BoundedProcessPoolExecutor": "weirpool.process",
     "BoundedThreadPoolExecutor": "weirpool.thread",
-    "Percentiles": "weirpool._stats",
     "Failure": "weirpool._items",
     "Feeder": "weirpool._feeder",
-    "FeederStats": "weirpool._feeder",
-    "Future": "weirpool._core",
     "FeederStats": "weirpool._items",
+    "Future": "weirpool.process",
+    "Percentiles": "weirpool._stats",
     "ProcessPoolExecutor": "weirpool.process",
     "RejectedSubmission": "weirpool._errors",
     "Results": "weirpool._results",

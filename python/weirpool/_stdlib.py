@@ -297,7 +297,10 @@ class Pool:
 
     def break_(self, cause: str | None, reason: str | None = None) -> None:
         """End every task."""
-        self._note_break(_support.broken(cause, reason, self, 0))  # type: ignore[arg-type]
+        error = BrokenProcessPool(reason or _support.BROKEN)
+        if cause is not None:
+            error.__cause__ = _support.quote(cause)
+        self._note_break(error)
         self._fail_running()
 
     def find_dead(self) -> dict[int, int]:
@@ -357,7 +360,7 @@ def _with_signature_of(other: Callable[..., Any]) -> Callable[[F], F]:
     return decorate
 
 
-class ProcessPoolExecutor(Gated, process.ProcessPoolExecutor):
+class ProcessPoolExecutor(Gated, process.ProcessPoolExecutor):  # type: ignore[misc]  # tickets of our own
     __doc__ = process.ProcessPoolExecutor.__doc__
 
     _engine: Any
@@ -371,14 +374,16 @@ class ProcessPoolExecutor(Gated, process.ProcessPoolExecutor):
         self._made_weir: Weir | None = None
 
     @property
-    def _weir(self) -> Weir:
+    def _weir(self) -> Weir:  # type: ignore[override]
         if self._made_weir is None:
             with self._shutdown_lock:
                 if self._made_weir is None:
                     self._made_weir = Weir(self._bound, self._backlog, self._patience, "submit_backlog_timeout")
         return self._made_weir
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> cf.Future[T]:
+    def submit(  # type: ignore[override]  # nor is it the engine's future
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> cf.Future[T]:
         here = self._here
         depth = here.depth
         try:
@@ -478,7 +483,7 @@ class ProcessPoolExecutor(Gated, process.ProcessPoolExecutor):
         refuse("with_options()", "the standard pool breaks when a worker is killed, and runs no task again")
 
 
-class BoundedProcessPoolExecutor(process.BoundedProcessPoolExecutor, ProcessPoolExecutor):
+class BoundedProcessPoolExecutor(process.BoundedProcessPoolExecutor, ProcessPoolExecutor):  # type: ignore[misc]
     __doc__ = process.BoundedProcessPoolExecutor.__doc__
 
 

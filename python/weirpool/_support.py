@@ -58,7 +58,7 @@ def broken(
     """
     error = process.BrokenProcessPool(reason or _describe(fault) or text or BROKEN)
     if cause is not None:
-        error.__cause__ = _quote(cause)
+        error.__cause__ = quote(cause)
     elif reason is None and _is_death(fault):
         error.__cause__ = _death(crew.find_dead(), pid)
     return error
@@ -67,11 +67,12 @@ def broken(
 def undecodable(cause: str) -> process.BrokenProcessPool:
     """The exception of a task whose result cannot be unpickled, which breaks the pool."""
     error = process.BrokenProcessPool(BROKEN)
-    error.__cause__ = _quote(cause)
+    error.__cause__ = quote(cause)
     return error
 
 
-def _quote(cause: str) -> BaseException:
+def quote(cause: str) -> BaseException:
+    """The text of a traceback, as a cause."""
     return _remote(f"\n'''\n{cause}'''")
 
 

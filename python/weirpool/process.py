@@ -535,6 +535,8 @@ def _refuse_fork(option: str, context: BaseContext) -> None:
         )
 
 
-if not TYPE_CHECKING and choice().name == "stdlib":
+if TYPE_CHECKING or choice().name == "native":
+    from weirpool._core import Future as Future
+else:
     # The same classes over the standard library's pool. They derive from those above, whose arguments they take.
-    from weirpool._stdlib import BoundedProcessPoolExecutor, ProcessPoolExecutor  # noqa: F401
+    from weirpool._stdlib import BoundedProcessPoolExecutor, Future, ProcessPoolExecutor  # noqa: F401
