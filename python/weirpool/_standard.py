@@ -60,7 +60,7 @@ class StandardPool(cf.ProcessPoolExecutor):
                 if self._safe_to_dynamically_spawn_children:
                     self._spawn_process()
                 self._start_executor_manager_thread()
-            self._manager = self._executor_manager_thread
+            self._manager: Any = self._executor_manager_thread
         except BaseException:
             for process in list(self.workers.values()):
                 process.kill()
@@ -123,6 +123,7 @@ class StandardPool(cf.ProcessPoolExecutor):
         self._tasks = int
         self._notify = lambda: None
         self._pipes = []
+        self._manager = None
         self.workers = {}
 
     def _end_workers(self) -> None:
