@@ -24,19 +24,19 @@ sys.path.append(str(Path(__file__).parent.parent / "python"))  # for `support`
 
 import plan
 import rounds
-from plan import Plan
+from plan import Death, Plan
 from watch import LogReader, Remains, Watchdog
 
 import weirpool
 
-_DEATHS = ("break", "replace") if hasattr(weirpool, "TaskTimeout") else ("break",)
+_DEATHS: tuple[Death, ...] = ("break", "replace") if hasattr(weirpool, "TaskTimeout") else ("break",)
 _SHOWN = 10  # faults of a round
 
 
 class Storm:
     """Rounds, one after another, and what came of them."""
 
-    def __init__(self, seed: str, folder: str, limit: float, patience: float, deaths: tuple[str, ...]) -> None:
+    def __init__(self, seed: str, folder: str, limit: float, patience: float, deaths: tuple[Death, ...]) -> None:
         self._seed = seed
         self._folder = folder
         self._deaths = deaths

@@ -12,6 +12,9 @@ import work
 
 import weirpool
 
+Death = Literal["break", "replace"]
+"""What ``on_worker_death`` may be."""
+
 METHODS = ("fork", "forkserver", "spawn")
 ENDINGS = ("drain", "shutdown", "cancel", "no wait", "callback", "kill", "terminate", "collect")
 PRODUCERS = ("submits", "submits", "submits", "coroutines", "maps", "maps", "feeds", "completes", "forks")
@@ -21,7 +24,7 @@ PRODUCERS = ("submits", "submits", "submits", "coroutines", "maps", "maps", "fee
 class Plan:
     """One round."""
 
-    death: Literal["break", "replace"]
+    death: Death
     method: str
     workers: int
     bound: int | Literal[True] | None
@@ -91,7 +94,7 @@ def _or_none(rng: Random, chance: float, values: list[Any]) -> Any:
     return rng.choice(values) if rng.random() < chance else None
 
 
-def draw(rng: Random, death: Literal["break", "replace"]) -> Plan:
+def draw(rng: Random, death: Death) -> Plan:
     """Draw a round."""
     replaces = death == "replace"
     method = rng.choice(METHODS[1:] if replaces else METHODS)
