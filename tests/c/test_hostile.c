@@ -1,7 +1,7 @@
 /* A pool among broken workers, by scripts of random bytes: the same play as `make fuzz`, for some seconds. */
 #include "../fuzz/hostile.h"
 
-#define PLAYS 1500
+#define PLAYS 2500
 #define LONGEST 2048
 
 static void test_random_plays(void)
