@@ -31,12 +31,12 @@ C_FILES := $(call find,core python tests examples bench,-name '*.cpp' -print -o 
 # Two installations at once in one environment would meet.
 .NOTPARALLEL:
 .PHONY: help demo test test-all test-core test-python test-install test-distributed conformance bench leak soak
-.PHONY: fuzz storm
+.PHONY: fuzz storm model sanitize
 .PHONY: lint style typing format core-root clean
 
 help:
 	@echo 'make demo       a hundred producers on eight workers, here and in the standard pool, side by side'
-	@echo 'make test       the core (plain, and with address and undefined sanitizers), the installed C library,'
+	@echo 'make test       the core (plain, and with address, undefined and thread sanitizers), the installed C library,'
 	@echo '                and the Python package'
 	@echo 'make conformance'
 	@echo '                the tests that CPython has for its ProcessPoolExecutor and Future, against weirpool'
@@ -48,6 +48,8 @@ help:
 	@echo 'make soak       the tests of races, each SOAK=200 times'
 	@echo 'make fuzz       broken workers that write into the shared memory, by scripts of libFuzzer (clang), SECONDS=60'
 	@echo 'make storm      everything that may happen to a pool, at once and at random (SECONDS=60, SEED=)'
+	@echo 'make model      the models of tests/model with Spin: each holds, and fails without each of its steps'
+	@echo 'make sanitize   the C tests under sanitizers, ROUNDS_SANITIZE=5 times, and tests of the extension'
 	@echo 'make leak       a million tasks of every kind; fails if the parent or a worker grows'
 	@echo 'make lint       ruff, mypy, clang-format, and make typing (make format: apply ruff and clang-format)'
 	@echo 'make typing     what mypy and pyright make of a program that uses the installed package'
@@ -139,9 +141,33 @@ build/sanitize/build.ninja: $(TEST_LAYOUT) $(VENV)/.has-build $(MESON_OF)
 	$(call configure,build/sanitize,-Db_sanitize=address$(,)undefined -Db_lundef=false \
 		-Dc_args=-fno-sanitize-recover=undefined)
 
-test-core: build/plain/build.ninja build/sanitize/build.ninja
+# It sees one process and one mapping: what it has to say is about tests whose workers are threads.
+build/thread/build.ninja: $(TEST_LAYOUT) $(VENV)/.has-build $(MESON_OF)
+	@mkdir -p build
+	$(call configure,build/thread,-Db_sanitize=thread -Db_lundef=false)
+
+# The thread sanitizer's short form. The long one is part of `make sanitize`.
+THREAD_TESTS := gate table park wake
+
+test-core: build/plain/build.ninja build/sanitize/build.ninja build/thread/build.ninja
 	$(WITH_VENV) meson test -C build/plain --print-errorlogs
 	$(WITH_VENV) meson test -C build/sanitize --print-errorlogs --timeout-multiplier 3
+	$(WITH_VENV) meson test -C build/thread --print-errorlogs --timeout-multiplier 3 $(THREAD_TESTS)
+
+# Each C test so often under the sanitizers that see all processes, and under the one for threads; then tests of the
+# extension, built with the first two. Nothing that leaks in the interpreter is ours to find here (make leak).
+ROUNDS_SANITIZE ?= 5
+SANITIZED := build/python-sanitize-$(PYTHON_ID)
+SANITIZED_TESTS ?= test_submit.py test_map.py test_payloads.py test_messages.py test_buffers.py test_future.py
+sanitize: build/sanitize/build.ninja build/thread/build.ninja $(VENV)/.has-test $(VENV)/.has-build
+	$(WITH_VENV) meson test -C build/sanitize --print-errorlogs --timeout-multiplier 10 --repeat $(ROUNDS_SANITIZE)
+	$(WITH_VENV) meson test -C build/thread --print-errorlogs --timeout-multiplier 10 --repeat $(ROUNDS_SANITIZE)
+	@tools/need.sh headers $(PYTHON_EXE)
+	$(WITH_VENV) PYTHON=$(BIN)/python tests/sanitize.sh $(SANITIZED) $(SANITIZED_TESTS)
+
+model: $(MADE)
+	@tools/need.sh spin
+	@$(BIN)/python tests/model/run.py $(MODEL)
 
 # Scripts that reached something new are kept in build/fuzz/corpus; one that fails is build/fuzz/crash-*, and
 # `build/fuzz/tests/fuzz/hostile FILE` plays it again.
@@ -180,7 +206,6 @@ SOAK ?= 200
 soak: $(PACKAGE) $(VENV)/.has-test
 	WEIRPOOL_SOAK=$(SOAK) $(BIN)/python $(STRICT) -m pytest -m race
 
-SECONDS := 60
 SEED :=
 storm: $(PACKAGE) $(VENV)/.has-test
 	@$(BIN)/python $(STRICT) tests/storm --seconds $(SECONDS) $(addprefix --seed ,$(SEED))

@@ -8,6 +8,7 @@
 #        need.sh headers PYTHON         Python.h
 #        need.sh libcrypto              pkg-config and OpenSSL's headers, for the C example
 #        need.sh debootstrap
+#        need.sh spin                   the model checker
 #        need.sh suite PYTHON FOLDER    CPython's tests, in FOLDER/test if they do not come with PYTHON
 set -eu
 
@@ -114,6 +115,10 @@ libcrypto)
     ;;
 suite)
     has_suite "$2" || test -d "$3/test" || fetch_suite "$2" "$3"
+    ;;
+spin)
+    command -v spin >/dev/null || install spin spin
+    has_compiler || install 'a C compiler' gcc libc6-dev
     ;;
 debootstrap)
     command -v debootstrap >/dev/null || install debootstrap debootstrap
