@@ -45,6 +45,7 @@ static struct stage {
     weirpool_ticket *tickets[MOST_TICKETS];
     uint32_t queued[MOST_TICKETS]; /* the ticket's errand */
     bool permits[MOST_TICKETS]; /* or it is for a permit alone */
+    bool replaces;
     bool broken; /* reported */
     bool drained;
     uint32_t moments; /* that somebody has slept away in this step */
@@ -93,7 +94,7 @@ static void note_end(weirpool_task *task, bool at_once)
     struct errand *errand = end.user;
     CHECK(errand->given && !errand->ended && errand->task == task);
     CHECK(end.error == 0 || end.error == -EOWNERDEAD || end.error == -EPIPE || end.error == -ECANCELED ||
-          end.error == -ENOMEM);
+          end.error == -ENOMEM || (end.error == -ETIME && stage.replaces));
     CHECK(end.error != 0 || end.result_size == 0 || end.result != NULL);
     volatile uint64_t sum = end.result != NULL ? sum_of(end.result, end.result_size) : 0;
     (void)sum;
@@ -160,6 +161,14 @@ static void submit(struct script *script)
     }
 }
 
+static void limit(struct weirpool_request *request, struct script *script)
+{
+    if (stage.replaces) {
+        request->retries = take_byte(script) % 3;
+        request->limit_ns = take_byte(script) % 4 == 0 ? 1 + take_byte(script) * (uint64_t)(SECOND / 64) : 0;
+    }
+}
+
 static void publish(struct script *script)
 {
     struct errand *errand = new_errand();
@@ -177,8 +186,9 @@ static void publish(struct script *script)
         return;
     }
     struct iovec part = {.iov_base = material, .iov_len = size};
-    const struct weirpool_request request = {
+    struct weirpool_request request = {
         .parts = &part, .count = 1, .user = errand, .interest = take_byte(script) % 4, .weighed = size};
+    limit(&request, script);
     rc = weirpool_publish(stage.pool, &request, &errand->task);
     CHECK(rc == 0 || is_refusal(rc));
     if (rc == 0) {
@@ -195,11 +205,14 @@ static void queue_up(struct script *script)
         return;
     }
     struct iovec part = {.iov_base = material, .iov_len = take_size(script) % WEIRPOOL_PARK_LIMIT};
-    const struct weirpool_request request = {.parts = permit ? NULL : &part,
+    struct weirpool_request request = {.parts = permit ? NULL : &part,
                                              .count = !permit,
                                              .user = permit ? NULL : errand,
                                              .interest = take_byte(script) % 4,
                                              .weighed = permit ? 0 : part.iov_len};
+    if (!permit) {
+        limit(&request, script);
+    }
     int rc = weirpool_queue(stage.pool, &request, permit ? NULL : &errand->task, &stage.tickets[i]);
     CHECK(rc == 0 || is_refusal(rc));
     if (rc != 0) {
@@ -267,9 +280,18 @@ static bool is_in_line(const struct errand *errand)
     return false;
 }
 
+static void stop(weirpool_task *task)
+{
+    int rc = weirpool_stop(stage.pool, task);
+    CHECK(stage.replaces ? rc == 0 || rc == -EBUSY : rc == -EINVAL);
+    if (rc == 0) {
+        note_end(task, true);
+    }
+}
+
 static void ask(struct script *script)
 {
-    uint8_t what = take_byte(script) % 5;
+    uint8_t what = take_byte(script) % 6;
     struct errand *errand = take_errand(script);
     if (errand == NULL || is_in_line(errand)) {
         return;
@@ -292,10 +314,20 @@ static void ask(struct script *script)
     case 3:
         (void)weirpool_phase(stage.pool, task);
         break;
+    case 4:
+        stop(task);
+        break;
     default:
         (void)weirpool_interest(task, take_byte(script) % 4);
     }
     CHECK(rc == 0 || rc == -EBUSY || rc == -EAGAIN || rc == -ETIMEDOUT);
+}
+
+/* By itself, or killed by the pool. */
+static bool has_died(struct actor *actor)
+{
+    actor->alive = actor->alive && !wp_os_process_ended(actor->hand.death);
+    return !actor->alive;
 }
 
 static void vacate(uint32_t worker)
@@ -303,7 +335,7 @@ static void vacate(uint32_t worker)
     for (uint32_t i = 0; i < MOST_WORKERS; i++) {
         struct actor *actor = &stage.actors[i];
         if (actor->present && actor->hand.number == worker) {
-            CHECK(!actor->alive);
+            CHECK(has_died(actor));
             hand_close(&actor->hand);
             actor->present = false;
         }
@@ -468,7 +500,7 @@ static void finish(struct actor *actor, struct script *script)
 
 static void act(struct actor *actor, struct script *script)
 {
-    if (!actor->alive) {
+    if (has_died(actor)) {
         return;
     }
     if (actor->busy) {
@@ -551,6 +583,7 @@ static void take_step(struct script *script)
 static void curtain_up(struct script *script)
 {
     uint8_t kind = take_byte(script);
+    alarm_at = INT64_MAX;
     struct weirpool_options options = {
         .size = sizeof options,
         .workers = 1 + take_byte(script) % MOST_WORKERS,
@@ -559,8 +592,9 @@ static void curtain_up(struct script *script)
         .max_unstarted = kind & 64 ? 1 + take_byte(script) % 4 : 0,
         .max_bytes = kind & 128 ? 1 + take_below(script, 65536) : 0,
         .arena_bytes = 131072,
+        .replace = kind >> 5 & 1,
     };
-    stage = (struct stage){.script = *script};
+    stage = (struct stage){.script = *script, .replaces = options.replace != 0};
     CHECK_OK(weirpool_open(&stage.pool, &options));
     for (uint32_t i = 0; i < options.workers; i++) {
         begin_worker(i);

@@ -16,19 +16,29 @@
 #define wp_os_unmap linux_unmap
 #define wp_os_futex_wait linux_futex_wait
 #define wp_os_watch_wait linux_watch_wait
+#define wp_os_alarm_set linux_alarm_set
+#define wp_os_process_wait linux_process_wait
+#define wp_os_process_kill linux_process_kill
 int64_t linux_now(void);
 int linux_map(int fd, uint64_t offset, uint64_t size, bool writable, void **address);
 void linux_unmap(void *address, uint64_t size);
 int linux_futex_wait(_Atomic uint32_t *word, uint32_t seen, int64_t deadline, enum wp_futex_scope scope);
 int linux_watch_wait(int watch, uint32_t *keys, int room, int64_t deadline);
+void linux_alarm_set(int alarm, int64_t at);
+bool linux_process_wait(int process, int64_t deadline);
+void linux_process_kill(int process, pid_t pid);
 #include "os/linux.c"
 #undef wp_os_now
 #undef wp_os_map
 #undef wp_os_unmap
 #undef wp_os_futex_wait
 #undef wp_os_watch_wait
+#undef wp_os_alarm_set
+#undef wp_os_process_wait
+#undef wp_os_process_kill
 
 #include "check.h"
+#include "pool.h"
 #include "sanitizer.h"
 
 /* ---- time ---- */
@@ -38,6 +48,7 @@ int linux_watch_wait(int watch, uint32_t *keys, int room, int64_t deadline);
 
 static int64_t virtual_now = INT64_C(1000000000000);
 static uint64_t ticks;
+static int64_t alarm_at = INT64_MAX;
 
 /* Called instead of a sleep; what the others do meanwhile. Returns whether they did anything. */
 static bool (*while_asleep)(void);
@@ -84,8 +95,34 @@ int wp_os_watch_wait(int watch, uint32_t *keys, int room, int64_t deadline)
     for (int i = 0; i < n; i++) {
         keys[i] = events[i].data.u32;
     }
-    tick(n == 0 ? deadline : 0);
+    if (n == 0 && alarm_at <= virtual_now) {
+        keys[n++] = WP_ALARM;
+    }
+    tick(n == 0 ? (deadline < alarm_at ? deadline : alarm_at) : 0);
     return n < 0 ? -errno : n;
+}
+
+/* There is one pool at a time. */
+void wp_os_alarm_set(int alarm, int64_t at)
+{
+    (void)alarm;
+    alarm_at = at;
+}
+
+/* ---- processes, which are eventfds ---- */
+
+void wp_os_process_kill(int process, pid_t pid)
+{
+    (void)pid;
+    uint64_t one = 1;
+    CHECK_EQ(write(process, &one, sizeof one), sizeof one);
+}
+
+bool wp_os_process_wait(int process, int64_t deadline)
+{
+    bool ended = process >= 0 && wp_os_process_ended(process);
+    tick(ended ? 0 : deadline);
+    return ended;
 }
 
 /* ---- memory ---- */
