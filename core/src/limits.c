@@ -6,6 +6,9 @@
  */
 #include "pool.h"
 
+/* Looks are not closer to each other: a limit of a nanosecond would have the collector do nothing else. */
+#define GRAIN_NS INT64_C(1000000)
+
 static void set_alarm(struct weirpool *pool, int64_t at)
 {
     pool->alarm_at = at;
@@ -88,5 +91,5 @@ void wp_enforce_limits(struct weirpool *pool)
         }
         next = sooner(next, enforce(pool, task, now));
     }
-    set_alarm(pool, next);
+    set_alarm(pool, next > now + GRAIN_NS ? next : now + GRAIN_NS);
 }

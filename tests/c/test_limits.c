@@ -228,6 +228,20 @@ static void test_limit_that_is_none(void)
     tear_down_idle();
 }
 
+/* While its task is queued the earliest overrun is always about now. */
+static void test_shortest_limit(void)
+{
+    weirpool *pool;
+    weirpool_task *task;
+    struct weirpool_completion none;
+    struct weirpool_options options = {.size = sizeof options, .workers = 1, .replace = 1};
+    const struct weirpool_task_options given = {.size = sizeof given, .limit_ns = 1};
+    CHECK_OK(weirpool_open(&pool, &options));
+    CHECK_OK(weirpool_submit_with(pool, "task", 4, &given, &task));
+    CHECK_RC(weirpool_next(pool, &none, WEIRPOOL_NOW), -EAGAIN);
+    CHECK_OK(weirpool_close(pool));
+}
+
 int main(int argc, char **argv)
 {
     check_start(argc, argv);
@@ -239,6 +253,7 @@ int main(int argc, char **argv)
     RUN_UNLESS_TSAN(test_stopped_worker);
     RUN_UNLESS_TSAN(test_start_that_is_a_lie);
     RUN(test_start_of_another_task);
+    RUN(test_shortest_limit);
     RUN_UNLESS_TSAN(test_at_the_limit);
     RUN_UNLESS_TSAN(test_while_nobody_collects);
     RUN_UNLESS_TSAN(test_event_loop);

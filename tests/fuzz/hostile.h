@@ -206,10 +206,10 @@ static void queue_up(struct script *script)
     }
     struct iovec part = {.iov_base = material, .iov_len = take_size(script) % WEIRPOOL_PARK_LIMIT};
     struct weirpool_request request = {.parts = permit ? NULL : &part,
-                                             .count = !permit,
-                                             .user = permit ? NULL : errand,
-                                             .interest = take_byte(script) % 4,
-                                             .weighed = permit ? 0 : part.iov_len};
+                                       .count = !permit,
+                                       .user = permit ? NULL : errand,
+                                       .interest = take_byte(script) % 4,
+                                       .weighed = permit ? 0 : part.iov_len};
     if (!permit) {
         limit(&request, script);
     }
