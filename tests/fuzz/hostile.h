@@ -31,6 +31,8 @@ struct actor {
     bool present; /* its process has not been reaped */
     bool alive;
     bool busy; /* with a task */
+    bool reported; /* that it has left */
+    bool within; /* a call of the worker's, which goes on although the pool has killed it */
 };
 
 static struct stage {
@@ -336,6 +338,10 @@ static void vacate(uint32_t worker)
         struct actor *actor = &stage.actors[i];
         if (actor->present && actor->hand.number == worker) {
             CHECK(has_died(actor));
+            actor->reported = actor->within;
+            if (actor->within) {
+                return; /* finish() does it, when it comes back */
+            }
             hand_close(&actor->hand);
             actor->present = false;
         }
@@ -490,9 +496,13 @@ static void finish(struct actor *actor, struct script *script)
     actor->busy = false;
     stage.moments = 0;
     while_asleep = let_parent_look;
+    actor->within = true;
     int rc = weirpool_finish(actor->hand.worker, take_byte(script) % 2, &part, 1);
+    actor->within = false;
     while_asleep = NULL;
-    if (rc != 0) {
+    if (actor->reported) {
+        vacate(actor->hand.number);
+    } else if (rc != 0) {
         CHECK(rc == -ESHUTDOWN || rc == -EOWNERDEAD || rc == -ECANCELED);
         end_worker(actor, false);
     }
