@@ -21,7 +21,8 @@ void wp_kill_if_stopped(struct weirpool *pool, uint32_t worker)
 static uint32_t runner_of(const struct weirpool *pool, const struct weirpool_task *task)
 {
     uint32_t worker = wp_state_worker(wp_load_acquire(&wp_slot_at(&pool->segment, task->position)->state));
-    return worker < pool->segment.workers && pool->members[worker].reserved ? worker : WP_NO_WORKER;
+    bool exists = worker < pool->segment.workers && pool->members[worker].reserved && !pool->members[worker].gone;
+    return exists ? worker : WP_NO_WORKER;
 }
 
 bool wp_condemn(struct weirpool *pool, struct weirpool_task *task)
