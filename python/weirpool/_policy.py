@@ -29,22 +29,13 @@ def tasks(size: int | Literal[True] | None, workers: int) -> int | None:
     return 2 * workers if size is True else None if size is None else min(size, _MOST)
 
 
-def check_bytes(size: object) -> int | None:
-    """Return ``max_bytes`` as the engine takes it."""
+def check_bytes(name: str, size: object) -> int | None:
+    """Return a number of bytes as the engine takes it. ValueError unless it is None or a positive int."""
     if size is None:
         return None
     if not is_count(size):
-        raise ValueError("max_bytes must be None or a positive int")
+        raise ValueError(f"{name} must be None or a positive int")
     return min(size, _MOST)
-
-
-def check_memory(most: object) -> int | None:
-    """Return ``max_worker_memory`` as a worker takes it."""
-    if most is None:
-        return None
-    if not is_count(most):
-        raise ValueError("max_worker_memory must be None or a positive int")
-    return min(most, _MOST)
 
 
 def check_retries(retries: object) -> int:

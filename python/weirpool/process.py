@@ -99,7 +99,7 @@ class ProcessPoolExecutor(Executor):
         """
         self._max_workers = _check_max_workers(max_workers)
         self._replaces = _check_on_worker_death(on_worker_death)
-        self._max_worker_memory = _policy.check_memory(max_worker_memory)
+        self._max_worker_memory = _policy.check_bytes("max_worker_memory", max_worker_memory)
         renews = self._replaces or max_worker_memory is not None
         self._mp_context = _choose_context(mp_context, max_tasks_per_child, renews)
         if initializer is not None and not callable(initializer):
@@ -115,7 +115,7 @@ class ProcessPoolExecutor(Executor):
         self._pickler = _pickler.check(pickler)
         _policy.check_size("max_submit_backlog", max_submit_backlog)
         self._backlog = _policy.tasks(max_submit_backlog, self._max_workers)
-        self._max_bytes = _policy.check_bytes(max_bytes)
+        self._max_bytes = _policy.check_bytes("max_bytes", max_bytes)
         self._patience = _policy.patience(
             submit_backlog_timeout, block_on_submit, ("submit_backlog_timeout", "block_on_submit")
         )
