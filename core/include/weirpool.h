@@ -115,7 +115,7 @@ struct weirpool_completion {
     size_t result_size;             /* bytes; with -ENOMEM how many there would have been */
     int worker_pid;                 /* with -EOWNERDEAD, else 0 */
     int worker_status;              /* with -EOWNERDEAD, else 0 */
-    uint32_t attempts;              /* how often a worker has started it */
+    uint32_t attempts;              /* that are over; with -EPIPE one that still ran is not counted */
     uint64_t limit_ns;              /* as it was given; with -ETIME each attempt had so long */
 };
 
@@ -136,7 +136,7 @@ struct weirpool_stats {
     uint64_t bytes_held;            /* payloads of admitted and unfinished tasks */
     uint64_t peak_outstanding;
     uint64_t admitted_over_bound;   /* by weirpool_admit() with WEIRPOOL_OVER_BOUND */
-    uint64_t blocked_producers;     /* threads that wait for room at this moment */
+    uint64_t blocked_producers;     /* threads, and tickets of no thread, that wait for room now */
     uint64_t blocked_ns;            /* time that producers waited for room, summed; counts ended waits */
     uint64_t submitted;             /* tasks admitted and handed over, ever */
     uint64_t finished;              /* tasks whose end is known: completed + failed + cancelled */

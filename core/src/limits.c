@@ -33,8 +33,9 @@ void wp_limit_begins(struct weirpool *pool, struct weirpool_task *task)
     bool alone = wp_list_is_empty(&pool->limited);
     pool->shortest_limit = alone ? task->limit_ns : sooner(pool->shortest_limit, task->limit_ns);
     wp_list_append(&pool->limited, &task->limit_link);
-    if (now + task->limit_ns < pool->alarm_at) {
-        set_alarm(pool, now + task->limit_ns);
+    int64_t first = now + (task->limit_ns > GRAIN_NS ? task->limit_ns : GRAIN_NS);
+    if (first < pool->alarm_at) {
+        set_alarm(pool, first);
     }
 }
 

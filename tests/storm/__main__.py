@@ -27,9 +27,7 @@ import rounds
 from plan import Death, Plan
 from watch import LogReader, Remains, Watchdog
 
-import weirpool
-
-_DEATHS: tuple[Death, ...] = ("break", "replace") if hasattr(weirpool, "TaskTimeout") else ("break",)
+_DEATHS: tuple[Death, ...] = ("break", "replace")
 _SHOWN = 10  # faults of a round
 
 

@@ -28,7 +28,6 @@ _KINDS = {
     "forced cancelled": "forced cancels",
     "forced result": "tasks with a result",
 }
-_TIMEOUT = getattr(weirpool, "TaskTimeout", ())
 
 
 @dataclass(eq=False)
@@ -267,7 +266,7 @@ class _Judge:
             return None if self.damage.explains(error, by_submit=False) else "nothing was done that breaks a pool so"
         if isinstance(error, weirpool.WorkerDied):
             return self._error_of_death(error)
-        if isinstance(error, _TIMEOUT):
+        if isinstance(error, weirpool.TaskTimeout):
             return None if task.limit is not None and len(self.starts) <= task.attempts else "it had no limit"
         if task.act == "secret" and self.starts and "pickle" in str(error):
             return None
