@@ -17,7 +17,6 @@
  * fails   NO_RESCAN                   invalid end state   and is not tried again with those who lay down meanwhile
  * fails   DIES NO_REPAIR_LOOK         invalid end state   the repair of a dead worker wakes nobody
  * fails   DIES NO_REPAIR_MARK         invalid end state   nor withdraws who it said is on its way
- * fails   DIES NO_KICK                invalid end state   a waker that died before the wake-up itself leaves a sleeper
  * fails   STOPS NO_AGE                invalid end state   being on one's way has no limit
  */
 #define WORKERS 3
@@ -31,12 +30,22 @@
 byte head;                 /* of the queue */
 byte tail = 1;             /* the first task is there for the worker that is awake */
 byte waking;               /* 0, or who was woken by whom; in C the time makes each such word another one */
-byte bits = 6;             /* parked[] of the header: all but the first sleep */
+#if defined(DIES) || defined(STOPS)
+#define AWAKE 1            /* workers at first; more is too much where one dies as well */
+byte bits = 6;             /* parked[] of the header */
+#else
+#define AWAKE 2
+byte bits = 4;
+#endif
 bool parked[WORKERS];      /* of the records */
 bool in_futex[WORKERS];
 byte victim = 255;         /* who dies or stops */
 bool dead[WORKERS];
-bool has_stopped;
+bool has_stopped, buried;
+bool late;                 /* this look comes a second after anything else happened */
+bool holds[WORKERS];       /* a task */
+
+#define all_others_hold (holds[0] + holds[1] + holds[2] - holds[victim] == WORKERS - 1)
 
 #define word(waker, woken) ((waker) * 4 + (woken) + 1)
 #define names(w, worker) ((w) != 0 && ((w) - 1) % 4 == (worker))
@@ -50,7 +59,9 @@ inline futex_wake(worker)
 
 inline arrive(me)
 {
-#ifndef NO_ARRIVAL
+#ifdef NO_ARRIVAL
+    skip
+#else
     atomic {
         if
         :: names(waking, me) -> waking = 0
@@ -82,7 +93,7 @@ inline mark(waker)
         :: waking == seen -> waking = word(waker, w); won = true
         :: else -> seen = waking; won = false;
             if
-            :: seen != 0 -> over = true
+            :: seen != 0 && !late -> over = true
             :: RUN_OUT
             fi
         fi
@@ -105,11 +116,7 @@ inline unmark(waker)
 
 inline wake(waker)
 {
-#ifdef NO_KICK
-    woke = true;
-#else
     atomic { woke = parked[w] };
-#endif
     if
     :: !woke -> atomic { futex_wake(w); over = woke }
     :: else ->
@@ -139,7 +146,7 @@ inline wake_one(waker)
         seen = waking;
         over = false;
         if
-        :: seen != 0 -> over = true
+        :: seen != 0 && !late -> over = true
         :: RUN_OUT
         fi;
         undone = true
@@ -174,14 +181,14 @@ proctype worker(byte me)
     byte seen, asleep, w;
     bool won, woke, over, undone;
     if
-    :: me > 0 -> goto asleep_already
+    :: me >= AWAKE -> goto asleep_already
     :: else
     fi;
 #if defined(DIES) || defined(STOPS)
     {
 #endif
         do
-        :: atomic { head < tail -> head++ }
+        :: atomic { head < tail -> head++; holds[me] = true }
 #ifndef NO_CHAIN
             look(me);
 #endif
@@ -228,7 +235,7 @@ end_stopped: false
 
 inline bury(gone)
 {
-    dead[gone] = false;
+    atomic { dead[gone] = false; buried = true }
     parked[gone] = false;
     bits = bits & ~bit(gone);
 #ifdef NO_REPAIR_MARK
@@ -248,8 +255,13 @@ proctype parent()
     do
     :: tail < TASKS -> tail++; wake_one(PARENT)
     :: victim != 255 && dead[victim] -> bury(victim)
+#ifdef DIES
+    :: buried && all_others_hold && tail == TASKS -> break
+#endif
 #ifdef STOPS
-    :: timeout && has_stopped && looks < TASKS && tail == TASKS -> looks++; look(PARENT)
+    :: timeout && has_stopped && looks < TASKS && tail == TASKS && !all_others_hold ->
+        looks++; late = true; look(PARENT); late = false
+    :: has_stopped && all_others_hold && tail == TASKS -> break
 #endif
     :: head == TASKS -> break
     od
@@ -267,8 +279,8 @@ proctype fate()
 init
 {
     atomic {
-        parked[1] = true;
-        in_futex[1] = true;
+        parked[1] = (AWAKE == 1);
+        in_futex[1] = (AWAKE == 1);
         parked[2] = true;
         in_futex[2] = true;
         run worker(0);
