@@ -3,6 +3,7 @@
 import faulthandler
 import multiprocessing.forkserver
 import os
+import signal
 import sys
 import threading
 import time
@@ -27,6 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # Workers are forked while producers run; that is what users do, too.
     config.addinivalue_line("filterwarnings", "ignore:.*multi-threaded, use of fork:DeprecationWarning")
     config.stash[STDERR] = os.dup(2)  # before output is captured
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # started in the background: programs would inherit that
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.register_at_fork(after_in_child=complain_aloud)
     # Else each spawned worker imports pytest, as the program's main module.
     main = sys.modules["__main__"]
