@@ -30,8 +30,8 @@
 byte head;                 /* of the queue */
 byte tail = 1;             /* the first task is there for the worker that is awake */
 byte waking;               /* 0, or who was woken by whom; in C the time makes each such word another one */
-#if defined(DIES) || defined(STOPS)
-#define AWAKE 1            /* workers at first; more is too much where one dies as well */
+#if defined(DIES) || defined(STOPS) || defined(SEARCHES)
+#define AWAKE 1            /* workers at first; two are too much to look through with what else happens there */
 byte bits = 6;             /* parked[] of the header */
 #else
 #define AWAKE 2

@@ -57,7 +57,7 @@ def verify(run: Run) -> str:
     with tempfile.TemporaryDirectory() as folder:
         defines = [f"-D{name}" for name in run.defines]
         call("spin", "-a", *defines, str(run.model), cwd=folder)
-        call("cc", "-O2", "-w", "-DSAFETY", "-DCOLLAPSE", "-DMEMLIM=4096", "-o", "pan", "pan.c", cwd=folder)
+        call("cc", "-O1", "-w", "-DSAFETY", "-DCOLLAPSE", "-DMEMLIM=4096", "-o", "pan", "pan.c", cwd=folder)
         return call("./pan", "-m1000000", cwd=folder)
 
 
