@@ -7,6 +7,7 @@
  * Each task lasts for ever, so each needs a worker of its own: all of them have to start, whoever sleeps, searches or
  * wakes when. That somebody is on its way counts for a time only: at any look at `waking` it may have run out.
  *
+ * holds
  * holds   SEARCHES                    a worker may search for a moment before it sleeps
  * holds   DIES                        a worker is killed anywhere; its repair wakes another
  * holds   STOPS                       a worker is stopped anywhere for ever; the parent looks when nothing else happens
