@@ -236,6 +236,7 @@ int weirpool_claim(weirpool_worker *worker, struct weirpool_claimed *claimed, in
 void weirpool_hold_back(weirpool_worker *worker, int64_t deadline)
 {
     struct wp_segment *segment = &worker->segment;
+    worker->just_finished = false;
     int64_t now = wp_os_now();
     while (now < deadline && wp_load_seq_cst(&segment->header->stop) == WP_RUN && !is_orphan(worker, now)) {
         /* Nobody wakes us: we are not parked. */

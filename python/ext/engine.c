@@ -160,33 +160,34 @@ void engine_sweep(Engine *engine)
     }
 }
 
-/* Tells futures until there is an event. 0, or -errno. */
-static int collect(Engine *engine, struct weirpool_event *event)
+/* Tells futures until there is an event. 0, or -errno: -ETIMEDOUT past the deadline. */
+static int collect(Engine *engine, struct weirpool_event *event, int64_t deadline)
 {
     int n = 0;
     while (event->kind == WEIRPOOL_NOTHING && (n >= 0 || n == -EINTR)) {
         weirpool_task *tasks[BATCH];
         Py_BEGIN_ALLOW_THREADS
-        n = weirpool_collect(engine->pool, tasks, BATCH, event, WEIRPOOL_FOREVER);
+        n = weirpool_collect(engine->pool, tasks, BATCH, event, deadline);
         Py_END_ALLOW_THREADS
         tell_all(engine, tasks, n);
     }
     return n < 0 && n != -EINTR ? n : 0;
 }
 
-static PyObject *engine_collect(PyObject *self, PyObject *Py_UNUSED(ignored))
+static PyObject *engine_collect(PyObject *self, PyObject *timeout)
 {
     Engine *engine = (Engine *)self;
     struct weirpool_event event = {.kind = WEIRPOOL_NOTHING};
-    if (engine_pool(self) == NULL) {
+    int64_t deadline;
+    if (parse_timeout(timeout, &deadline) < 0 || engine_pool(self) == NULL) {
         return NULL;
     }
     engine_enter(engine);
     enter_delivery();
-    int rc = collect(engine, &event);
+    int rc = collect(engine, &event, deadline);
     leave_delivery();
     engine_leave(engine);
-    if (rc != 0) {
+    if (rc != 0 && !timed_out(rc)) {
         return raise_error(state_of(self), rc);
     }
     engine->broke |= event.kind == WEIRPOOL_BROKE;
@@ -428,8 +429,9 @@ static PyMethodDef engine_methods[] = {
      "submit_soon($self, fn, args, kwargs, bell, limit=0, retries=0, /)\n--\n\n"
      "Submit a call without waiting; return its Future, or the Ticket of a place in the line for room.\n\n"
      "bell is an eventfd, which is rung when the ticket should be polled."},
-    {"collect", engine_collect, METH_NOARGS,
-     "collect($self, /)\n--\n\nTell futures of their ends until something else happens; return (kind, worker)."},
+    {"collect", engine_collect, METH_O,
+     "collect($self, timeout, /)\n--\n\nTell futures of their ends until something else happens; return (kind, worker). "
+     "The kind is NOTHING after so many seconds (None: never)."},
     {"reserve", engine_reserve, METH_NOARGS,
      "reserve($self, /)\n--\n\nReturn the number for a new worker, or None: there are enough, or none is needed any "
      "more."},

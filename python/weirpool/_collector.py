@@ -15,6 +15,8 @@ from weirpool._engine import core as _core
 if TYPE_CHECKING:
     from weirpool._crew import Crew
 
+_RETRY_SECONDS = 1.0  # after a worker that could not be started
+
 _lock = threading.RLock()  # of the three below; a signal handler may come upon it
 _exiting = False
 _prepared: int | None = None
@@ -61,20 +63,21 @@ class Collector(threading.Thread):
         self._engine.close()
 
     def _collect(self) -> None:
+        is_short = False  # of a worker, which could not be started
         while True:
-            kind, worker = self._engine.collect()
-            if kind == _core.WORKER_LEFT:
-                self._crew.see_off(worker)
-                self._replace_one()
-            elif kind == _core.BROKE:
+            kind, worker = self._engine.collect(_RETRY_SECONDS if is_short else None)
+            if kind == _core.BROKE:
                 self._report_broken()
                 if not self._engine.explained():
                     self._crew.find_dead()  # before the others are ended, too
                 self._crew.terminate()
                 return
-            elif kind == _core.DRAINED:
+            if kind == _core.DRAINED:
                 self._crew.join()
                 return
+            if kind == _core.WORKER_LEFT:
+                self._crew.see_off(worker)
+            is_short = not self._replace_one()
 
     def stop(self) -> None:
         """Accept nothing more; what was accepted runs to its end."""
@@ -84,10 +87,11 @@ class Collector(threading.Thread):
         """Cancel what no worker has started."""
         self._engine.cancel_waiting(0)
 
-    def _replace_one(self) -> None:
+    def _replace_one(self) -> bool:
         """A worker has left, or died: another takes its place. If there is none, what waits ends with the reason.
 
         As in CPython 3.14, nobody takes the place of a worker once the executor was collected or is shut down by force.
+        Returns False where one could not be started, and others go on: later it may do.
         """
         executor = self._executor()
         cause = None
@@ -99,9 +103,10 @@ class Collector(threading.Thread):
             reason = _support.NOT_STARTED
             cause = self._crew.start_wanted()
             if cause is None:  # work that comes from now on starts its worker itself
-                return
+                return True
         if self._crew.is_deserted() and self._engine.wants_worker():
             self._engine.break_(cause, reason)
+        return cause is None
 
     def _report_broken(self) -> None:
         executor = self._executor()

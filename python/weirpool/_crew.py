@@ -19,6 +19,7 @@ from weirpool._support import format_cause
 _GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.05
 _EXIT_CODE_SECONDS = 1.0  # a fork server tells exit codes a moment after the end
+_MOST_CODES = 4096  # more than there may be workers: of tasks that died long ago, and that nobody has asked
 _REAP_SECONDS = 30.0  # only a fork server that is stopped takes so long
 
 
@@ -115,17 +116,17 @@ class Crew:
                 self._engine.vacate(number)
 
     def _note_code(self, pid: int, code: int) -> None:
+        self._codes.pop(pid, None)  # another process had that pid before
         if code != 0:
             self._codes[pid] = code
-        else:
-            self._codes.pop(pid, None)  # another process had that pid before
+        if len(self._codes) > _MOST_CODES:
+            del self._codes[next(iter(self._codes))]
 
     def exit_code_of(self, pid: int) -> int:
         """How a worker ended that has died. Waits a moment where that is not known yet."""
-        deadline = time.monotonic() + _REAP_SECONDS
         process = self.processes.get(pid) if os.getpid() == self._owner else None
-        while process is not None and self._exit_code(process) is None and time.monotonic() < deadline:
-            time.sleep(0.001)
+        if process is not None:
+            self._join(process, _REAP_SECONDS)
         code = None if process is None else self._exit_code(process)
         return self._codes.get(pid, 0) if code is None else code
 
@@ -169,13 +170,21 @@ class Crew:
             return process.exitcode
 
     def _join(self, process: BaseProcess, timeout: float = math.inf) -> bool:
-        """Wait until it has ended. Its children may hold its sentinel open, so that only its exit code tells."""
+        """Wait until it has ended. Its children may hold its sentinel open, so that only its exit code tells.
+
+        Where somebody else has reaped it (a program that ignores SIGCHLD, or waits for any child) nobody knows that.
+        """
         deadline = time.monotonic() + timeout
+        given_up = math.inf
         while self._exit_code(process) is None:
-            left = deadline - time.monotonic()
-            if left <= 0:
+            now = time.monotonic()
+            if now >= given_up:
+                return True
+            if now >= deadline:
                 return False
-            connection.wait([process.sentinel], min(left, _POLL_SECONDS))
+            has_ended = bool(connection.wait([process.sentinel], min(deadline - now, _POLL_SECONDS)))
+            if _is_gone(process):
+                given_up = now if has_ended else min(given_up, now + _EXIT_CODE_SECONDS)
         return True
 
     def join(self) -> None:
@@ -212,6 +221,17 @@ class Crew:
             if not self._join(process, _GRACE_SECONDS):
                 process.kill()
                 self._join(process)
+
+
+def _is_gone(process: BaseProcess) -> bool:
+    """Has it ended, and been reaped?"""
+    try:
+        os.kill(process.pid or 0, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it has become another user
+        pass
+    return False
 
 
 def _worker_args(executor: Any) -> tuple[Any, ...]:

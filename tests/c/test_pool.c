@@ -688,10 +688,14 @@ static void test_worker_that_holds_back(void)
     set_up(THREADS, 0, 0, 0);
     hand_open(&hand, rig.pool);
     order(rig.pool, ANSWER, 1);
+    order(rig.pool, ANSWER, 2);
+    hand_claim(&hand);
+    CHECK_OK(weirpool_finish(hand.worker, 0, NULL, 0));
     int64_t until = weirpool_deadline(20 * 1000 * 1000);
     weirpool_hold_back(hand.worker, until);
     CHECK(wp_os_now() >= until);
     hand_claim(&hand);
+    CHECK((int64_t)wp_load_relaxed(&rig.pool->segment.slot[1].started) >= until); /* no part of the next task's time */
     CHECK_OK(weirpool_break(rig.pool));
     weirpool_hold_back(hand.worker, WEIRPOOL_FOREVER);
     hand_die(&hand);

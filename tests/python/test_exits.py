@@ -577,3 +577,32 @@ def test_a_fork_server_that_is_killed_takes_no_pool_along(script: Start, mode: s
     assert program.finish(AT_ONCE) == ["36", "ended"]
     assert program.err.read_text() == ""
     program.leaves_nothing()
+
+
+@pytest.mark.parametrize(
+    "reaper", ["signal.signal(signal.SIGCHLD, signal.SIG_IGN)", "threading.Thread(target=reap).start()"]
+)
+def test_workers_that_somebody_else_reaps(script: Callable[..., Script], start_method: str, reaper: str) -> None:
+    """Nobody ever learns their exit codes; the pool ends all the same."""
+    program = script(
+        f"""
+        def reap():
+            while not over:
+                try:
+                    os.waitpid(-1, os.WNOHANG)
+                except ChildProcessError:
+                    pass
+                time.sleep(0.001)
+
+        over = []
+        {reaper}
+        try:
+            with weirpool.ProcessPoolExecutor(2, multiprocessing.get_context({start_method!r})) as pool:
+                assert pool.submit(tasks.square, 3).result() == 9
+        finally:
+            over.append(True)
+        say("ended")
+        """
+    )
+    assert program.line() == "ended"
+    assert program.end() == 0

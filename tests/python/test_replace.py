@@ -16,12 +16,14 @@ from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import tasks
 from support import PATIENCE, Gate, Pools, Script, Threads, is_gone, start_workers, wait_until, worker_pids
 
 import weirpool
+from weirpool._crew import Crew
 
 METHODS = ("forkserver", "spawn")
 IN_A_ROW = "3 workers died in a row without finishing a task"
@@ -350,6 +352,30 @@ def test_workers_that_die_while_they_start_are_a_row(pools: Pools, method: str) 
     assert IN_A_ROW in str(error)
     assert isinstance(error.__cause__, weirpool.WorkerDied)
     assert error.__cause__.exitcode == 5
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(pools: Pools, gate: Gate, tmp_path: Path) -> None:
+    """Producers that wait in line start no worker: the pool would stay one short."""
+    pool = replacing(pools, 2)
+    check_crew(pool, tmp_path / "before", 2)
+    held = [pool.submit(tasks.hold, gate.folder) for _ in range(2)]
+    gate.wait_started(2)
+    start, refused = Crew._start, []
+
+    def refuse_once(*args: Any) -> None:
+        if not refused:
+            refused.append(True)
+            raise OSError("no more processes")
+        start(*args)
+
+    with mock.patch.object(Crew, "_start", refuse_once):
+        os.kill(worker_pids(pool)[0], signal.SIGKILL)
+        held.append(pool.submit(tasks.hold, gate.folder))  # has waited for the room that the death made
+        gate.wait_started(3)
+    gate.open()
+    assert refused
+    assert sum(isinstance(error, weirpool.WorkerDied) for error in errors_of(held)) == 1
+    check_crew(pool, tmp_path / "again", 2)
 
 
 def test_an_initializer_that_raises_breaks_the_pool(pools: Pools) -> None:
