@@ -31,7 +31,7 @@ C_FILES := $(call find,core python tests examples bench,-name '*.cpp' -print -o 
 # Two installations at once in one environment would meet.
 .NOTPARALLEL:
 .PHONY: help demo test test-all test-core test-python test-install test-distributed conformance bench leak soak
-.PHONY: fuzz storm model sanitize
+.PHONY: fuzz storm model sanitize test-fallback
 .PHONY: lint style typing format core-root clean
 
 help:
@@ -43,6 +43,8 @@ help:
 	@echo 'make test-all   make test with each of PYTHONS (python3.11 to python3.14, where they are on PATH)'
 	@echo 'make test-distributed'
 	@echo '                bounded() over Dask, mpi4py (mpirun), loky and the standard pools: the real engines'
+	@echo 'make test-fallback'
+	@echo '                the tests that both engines have to pass, on the standard library'"'"'s pool'
 	@echo 'make bench      rates, round trips, memory, starting: beside eight other pools; up to half an hour'
 	@echo '                (WORKLOAD="noop map", SCALE=0.1, ROUNDS=3; PUBLISH=yes writes docs/performance.md)'
 	@echo 'make soak       the tests of races, each SOAK=200 times'
@@ -197,6 +199,10 @@ STRICT := -X dev -W error -W 'ignore:This process:DeprecationWarning'
 
 test-python: $(PACKAGE) $(VENV)/.has-test $(VENV)/.has-demo
 	$(BIN)/python $(STRICT) -m pytest
+
+# All that the fall-back has to pass; a part of it is in `make test`.
+test-fallback: $(PACKAGE) $(VENV)/.has-test $(VENV)/.has-demo
+	WEIRPOOL_FALLBACK=all $(BIN)/python $(STRICT) -m pytest tests/python/test_fallback.py
 
 # Other people's engines: what they warn of is theirs, so warnings are no errors here. Not part of `make test`.
 test-distributed: $(PACKAGE) $(VENV)/.has-distributed

@@ -383,7 +383,7 @@ class ProcessPoolExecutor(Gated, process.ProcessPoolExecutor):  # type: ignore[m
 
     def submit(  # type: ignore[override]  # nor is it the engine's future
         self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> cf.Future[T]:
+    ) -> Future[T]:
         here = self._here
         depth = here.depth
         try:
@@ -394,7 +394,7 @@ class ProcessPoolExecutor(Gated, process.ProcessPoolExecutor):  # type: ignore[m
 
     def _submit_with(
         self, permit: _core.Permit, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> cf.Future[T]:
+    ) -> Future[T]:
         try:
             pool: Any = self._engine or self._start()
             future: Future[T] = Future(permit, pool)

@@ -135,7 +135,7 @@ class ProcessPoolExecutor(Executor):
         self._listed: Any = {}
         self._call_queue: _CallQueue | None = _CallQueue()
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> _core.Future[T]:
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Have ``fn(*args, **kwargs)`` executed by a worker, and return its future.
 
         Where the executor is bounded and full, the calling thread waits for room, first come first served, or as long
