@@ -115,11 +115,12 @@ class BoundedExecutor(Gated):
         depth = here.depth
         try:
             here.depth = depth + 1
-            future = self._inner.submit(fn, *args, **kwargs)
-            if self._futures is not None:
-                with self._futures_lock:
-                    self._futures.add(future)
-            future.add_done_callback(functools.partial(_finish, weakref.ref(self), permit))
+            with self._submitting():
+                future = self._inner.submit(fn, *args, **kwargs)
+                if self._futures is not None:
+                    with self._futures_lock:
+                        self._futures.add(future)
+                future.add_done_callback(functools.partial(_finish, weakref.ref(self), permit))
         except BaseException:
             self._weir.give_back(permit)
             raise

@@ -78,6 +78,8 @@ class Feeder(Generic[I, R]):
         self._lock = threading.RLock()
         self._idle = threading.Condition(self._lock)
         self._line: deque[Item[I]] = deque()
+        self._serves = False  # a call of _serve_line() is under way,
+        self._serves_on = False  # and has to look again: another came within it
         self._closed = False
         self._outstanding = 0
         self._peak = 0
@@ -229,18 +231,31 @@ class Feeder(Generic[I, R]):
             self._serve_line()
 
     def _serve_line(self) -> None:
-        """May be broken off anywhere and called again."""
+        """May be broken off anywhere and called again; a call within a call leaves its work to that one."""
+        self._serves_on = True
+        if self._serves:
+            return
+        try:
+            self._serves = True
+            while self._serves_on:
+                self._serves_on = False
+                self._serve_first_ones()
+        finally:
+            self._serves = False
+        if self._outstanding == 0:
+            self._idle.notify_all()
+
+    def _serve_first_ones(self) -> None:
         while self._line:
             first = self._line[0]
             if not first.has_room:
                 if self._outstanding >= self._maxsize:
-                    break
+                    return
                 self._give_room(first)
             if first.turn.locked():
                 first.turn.release()
-            self._line.popleft()
-        if self._outstanding == 0:
-            self._idle.notify_all()
+            if self._line and self._line[0] is first:
+                self._line.popleft()
 
     def _leave_line(self, item: Item[I]) -> None:
         """From now on it is decided whether its turn has come."""
@@ -360,6 +375,9 @@ def _is_thread_of(executor: Any) -> bool:
     """Is this one on which the executor depends, as far as standard executors show them?"""
     while isinstance(executor, BoundedExecutor):
         executor = executor._inner
+    standard = getattr(getattr(executor, "_engine", None), "standard", None)  # of the fall-back
+    if standard is not None and _is_thread_of(standard):
+        return True
     manager = getattr(executor, "_executor_manager_thread", None)
     return manager is threading.current_thread() or is_worker_of(executor)
 

@@ -98,7 +98,8 @@ class _Turn:
         if self._bell >= 0:
             ring(self._bell)
         elif self.wake.locked():
-            self.wake.release()
+            with contextlib.suppress(RuntimeError):  # a signal handler was quicker
+                self.wake.release()
 
 
 def ring(bell: int) -> None:
@@ -169,6 +170,8 @@ class Gate:
         self._lock = threading.RLock()
         self._line: deque[_Turn] = deque()
         self._is_shut = False
+        self._flows = False  # a call of _flow() is under way,
+        self._flows_on = False  # and has to look again: another came within it
         self._outstanding = 0
         self._waiting = 0  # of those: not started
         self._peak = 0
@@ -205,8 +208,9 @@ class Gate:
         with self._lock:
             self._is_shut = True
             while self._line:
-                self._line[0].ring()
-                self._line.popleft()
+                first = self._line[0]
+                first.ring()
+                self._drop(first)
 
     def stats(self) -> dict[str, Any]:
         """Return the fields of Stats that a gate knows."""
@@ -288,7 +292,22 @@ class Gate:
             self._flow()
 
     def _flow(self) -> None:
-        """Admit those whose turn has come. May be broken off anywhere and called again."""
+        """Admit those whose turn has come. May be broken off anywhere and called again.
+
+        A call within a call (a signal handler's, or of a permit that is collected) leaves its work to that one.
+        """
+        self._flows_on = True
+        if self._flows:
+            return
+        try:
+            self._flows = True
+            while self._flows_on:
+                self._flows_on = False
+                self._admit_first_ones()
+        finally:
+            self._flows = False
+
+    def _admit_first_ones(self) -> None:
         while self._line:
             first = self._line[0]
             if first._standing == _RETURNED:
@@ -296,7 +315,15 @@ class Gate:
                     return
                 self._hand_out(first)
             first.ring()
-            self._line.popleft()
+            if not self._drop(first) and not self._is_shut:
+                self._take_back(first, None)  # he has left meanwhile
+
+    def _drop(self, first: _Turn) -> bool:
+        """Returns whether he was the first in line still."""
+        if not self._line or self._line[0] is not first:
+            return False
+        self._line.popleft()
+        return True
 
     def _settle(self, place: Place, leaving: bool) -> Permit | None:
         self._refuse_forks()

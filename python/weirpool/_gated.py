@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
+import contextlib
 import contextvars
 import threading
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 from weirpool._engine import core as _core
 from weirpool._executor import Executor
-from weirpool._weir import Weir
+from weirpool._weir import Weir, submitting
 
 T = TypeVar("T")
 
@@ -25,7 +26,18 @@ class Gated(Executor):
     def _submit_with(
         self, permit: _core.Permit, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> cf.Future[T]:
-        """Submit under a permit, which returns with the task's end, or if this raises."""
+        """Submit under a permit, which returns with the task's end, or if this raises; ``_submitting()`` meanwhile."""
+
+    @contextlib.contextmanager
+    def _submitting(self) -> Iterator[None]:
+        """Room that is made within a submission is given away after it."""
+        submitting.depth += 1
+        try:
+            yield
+        finally:
+            submitting.depth -= 1
+            if self._weir.line:
+                self._weir.serve()
 
     @abstractmethod
     def _must_not_wait(self) -> bool:
@@ -82,8 +94,10 @@ class Ticket:
         self._weir = weir
         self._call = call
         self._context = contextvars.copy_context()  # for an executor whose submit() looks into it
-        self._lock = threading.Lock()  # of what follows; held while the call is submitted
+        # Of what follows; held while the call is submitted. An RLock: its coroutine may be collected meanwhile.
+        self._lock = threading.RLock()
         self._waits = True
+        self._advances = False
         self._future: cf.Future[Any] | None = None
         self._error: BaseException | None = None
         try:
@@ -139,8 +153,9 @@ class Ticket:
 
     def _advance(self) -> None:
         """Lock held."""
-        if not self._waits:
+        if not self._waits or self._advances:
             return
+        self._advances = True
         try:
             permit = self._ask_for_permit()
             if permit is not None:
@@ -149,6 +164,8 @@ class Ticket:
         except BaseException as error:  # it is its coroutine's
             self._end()
             self._error = error
+        finally:
+            self._advances = False
 
     def _submit(self, permit: _core.Permit) -> cf.Future[Any]:
         return self._executor._submit_with(permit, *self._call)

@@ -396,9 +396,10 @@ class ProcessPoolExecutor(Gated, process.ProcessPoolExecutor):  # type: ignore[m
         self, permit: _core.Permit, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Future[T]:
         try:
-            pool: Any = self._engine or self._start()
-            future: Future[T] = Future(permit, pool)
-            pool.put(future, (fn, args, kwargs))
+            with self._submitting():
+                pool: Any = self._engine or self._start()
+                future: Future[T] = Future(permit, pool)
+                pool.put(future, (fn, args, kwargs))
         except BaseException:
             self._weir.give_back(permit)
             raise

@@ -29,6 +29,18 @@ class Waiting(Protocol):
         """Submit if there is room by now. Returns whether it waits no longer."""
 
 
+class Submitting(threading.local):
+    """Of each thread: how many submissions to executors behind a weir it is in.
+
+    Such an executor may hold a lock then, so that this thread submits for nobody else before it is out of all of them.
+    """
+
+    depth = 0
+
+
+submitting = Submitting()
+
+
 class _Here(threading.local):
     """What a weir knows of one thread."""
 
@@ -113,7 +125,7 @@ class Weir:
         What they submit may have ended at once, and made room again: whoever serves already will see it.
         """
         here = self._here
-        if here.serves:
+        if here.serves or submitting.depth > 0:
             return
         here.serves = True
         try:
@@ -138,11 +150,12 @@ class Weir:
 
 def _first(line: OrderedDict[int, weakref.ref[Waiting]]) -> Waiting | None:
     while line:
-        with contextlib.suppress(RuntimeError):  # another thread has changed it meanwhile
-            ref = next(iter(line.values()), None)
-            ticket = ref() if ref is not None else None
+        with contextlib.suppress(RuntimeError, StopIteration):  # another thread has changed it meanwhile
+            key, ref = next(iter(line.items()))
+            ticket = ref()
             if ticket is not None:
                 return ticket
+            line.pop(key, None)  # its own callback may have to wait for us
     return None
 
 

@@ -83,8 +83,9 @@ class ThreadPoolExecutor(Gated, cf.ThreadPoolExecutor):
         self, permit: _core.Permit, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> cf.Future[T]:
         try:
-            future = super().submit(permit.starting(fn), *args, **kwargs)
-            _hold(future, permit, self._weir)
+            with self._submitting():
+                future = super().submit(permit.starting(fn), *args, **kwargs)
+                _hold(future, permit, self._weir)
         except BaseException:
             self._weir.give_back(permit)
             raise
