@@ -21,7 +21,7 @@ from support import START_METHODS, Gate, Leaks, Pools, Script, Threads, complain
 LIMIT = 120.0  # seconds a test; a marker `timeout` says otherwise
 STDERR = pytest.StashKey[int]()
 FAILED = pytest.StashKey[bool]()
-REPEATS = int(os.environ.get("WEIRPOOL_SOAK", "2"))  # of each test that is marked `race`
+REPEATS = int(os.environ.get("WEIRPOOL_SOAK", "1"))  # of each test that is marked `race`
 
 
 def pytest_configure(config: pytest.Config) -> None:
