@@ -66,8 +66,10 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
 
     def start(bound: int, workers: int = 2, timeout: float | None = None) -> Any:
         made.append(KINDS[request.param](bound, workers, timeout))
-        made[-1].submit(abs, -1).result()  # processes are there before loops are
-        return made[-1]
+        pool = made[-1]
+        pool.submit(abs, -1).result()  # processes are there before loops are
+        wait_until(lambda: pool.stats().outstanding == 0, "the permit is back")
+        return pool
 
     yield start
     for pool in made:

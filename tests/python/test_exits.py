@@ -304,8 +304,9 @@ MOMENTS = {
     "sys.exit in a callback": """
         import logging
         logging.getLogger("concurrent.futures").addHandler(logging.NullHandler())
-        pool.submit(tasks.nothing).add_done_callback(lambda _: sys.exit(3))
-        pool.submit(tasks.nothing).add_done_callback(lambda _: say("left"))
+        futures = [pool.submit(time.sleep, 0.3) for _ in range(2)]  # not done yet: else the callback runs right here
+        futures[0].add_done_callback(lambda _: sys.exit(3))
+        futures[1].add_done_callback(lambda _: say("left"))
         """,
     "a new pool in an atexit handler": """
         import atexit
