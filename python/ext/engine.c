@@ -430,7 +430,8 @@ static PyMethodDef engine_methods[] = {
      "Submit a call without waiting; return its Future, or the Ticket of a place in the line for room.\n\n"
      "bell is an eventfd, which is rung when the ticket should be polled."},
     {"collect", engine_collect, METH_O,
-     "collect($self, timeout, /)\n--\n\nTell futures of their ends until something else happens; return (kind, worker). "
+     "collect($self, timeout, /)\n--\n\nTell futures of their ends until something else happens; return (kind, "
+     "worker). "
      "The kind is NOTHING after so many seconds (None: never)."},
     {"reserve", engine_reserve, METH_NOARGS,
      "reserve($self, /)\n--\n\nReturn the number for a new worker, or None: there are enough, or none is needed any "
