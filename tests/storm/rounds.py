@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
+import gc
 import os
 import threading
 import time
@@ -70,7 +71,13 @@ def _end(scene: Scene) -> None:
         scene.damage.shut = True
         pool.shutdown()
     del pool
-    wait_until(lambda: not _collectors(), "the collector ends")
+    wait_until(_has_ended, "the collector ends")
+
+
+def _has_ended() -> bool:
+    """An executor that nobody has shut down ends when it is collected, which a cycle may put off."""
+    gc.collect()
+    return not _collectors()
 
 
 def _collectors() -> list[threading.Thread]:
