@@ -127,7 +127,7 @@ static int doze(struct weirpool *pool, int64_t deadline)
     set_asleep(pool, true);
     take_until_news(pool, deadline); /* for workers that did not ring because we were awake */
     int64_t look = wp_os_now() + WP_LOOK_NS;
-    int64_t until = has_news(pool) ? WEIRPOOL_NOW : look < deadline ? look : deadline;
+    int64_t until = has_news(pool) ? WEIRPOOL_NOW : wp_sooner(look, deadline);
     int n = wp_see_to_workers(pool, until);
     if (n > 0) {
         wp_os_bell_clear(pool->doorbell); /* a helper must not: somebody may poll weirpool_fd() for that ring */

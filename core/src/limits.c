@@ -15,11 +15,6 @@ static void set_alarm(struct weirpool *pool, int64_t at)
     wp_os_alarm_set(pool->alarm, at);
 }
 
-static int64_t sooner(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 void wp_limit_begins(struct weirpool *pool, struct weirpool_task *task)
 {
     if (task->limit_ns == 0) {
@@ -31,7 +26,7 @@ void wp_limit_begins(struct weirpool *pool, struct weirpool_task *task)
     /* Released with the slot by wp_table_publish(): a time that is found here is of this attempt, or a lie. */
     wp_store_relaxed(&wp_slot_at(&pool->segment, task->position)->started, 0);
     bool alone = wp_list_is_empty(&pool->limited);
-    pool->shortest_limit = alone ? task->limit_ns : sooner(pool->shortest_limit, task->limit_ns);
+    pool->shortest_limit = alone ? task->limit_ns : wp_sooner(pool->shortest_limit, task->limit_ns);
     wp_list_append(&pool->limited, &task->limit_link);
     int64_t first = now + (task->limit_ns > GRAIN_NS ? task->limit_ns : GRAIN_NS);
     if (first < pool->alarm_at) {
@@ -87,10 +82,10 @@ void wp_enforce_limits(struct weirpool *pool)
     for (struct wp_link *link = pool->limited.next; link != &pool->limited; link = link->next) {
         struct weirpool_task *task = wp_container_of(link, struct weirpool_task, limit_link);
         if (is_queued(pool, task)) { /* and so is all that was published later */
-            next = sooner(next, now + pool->shortest_limit);
+            next = wp_sooner(next, now + pool->shortest_limit);
             break;
         }
-        next = sooner(next, enforce(pool, task, now));
+        next = wp_sooner(next, enforce(pool, task, now));
     }
     set_alarm(pool, next > now + GRAIN_NS ? next : now + GRAIN_NS);
 }

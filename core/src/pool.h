@@ -147,6 +147,11 @@ bool wp_can_grant(const struct weirpool *pool, const struct weirpool_request *re
 /* members.c: weirpool_worker_watch(); an own child is reaped when it has ended. */
 int wp_watch_worker(struct weirpool *pool, uint32_t worker, int fd, int pid, bool own_child);
 
+static inline int64_t wp_sooner(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 /* What a deadline that has passed is called: a try, or a wait that was too long. */
 static inline int wp_too_late(int64_t deadline)
 {

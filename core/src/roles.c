@@ -13,11 +13,6 @@
 
 #include "pool.h"
 
-static int64_t sooner(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 void wp_address(struct weirpool *pool)
 {
     uint32_t whom = WP_NOBODY;
@@ -129,7 +124,7 @@ static int sleep_on_bell(struct weirpool *pool, uint32_t seen, int64_t deadline)
 {
     _Atomic uint32_t *bell = &pool->segment.header->helper_bell;
     int64_t now = wp_os_now();
-    int64_t until = sooner(deadline, now + WP_LOOK_NS);
+    int64_t until = wp_sooner(deadline, now + WP_LOOK_NS);
     wp_unlock(pool);
     int rc = wp_os_futex_wait(bell, seen, until, WP_SHARED);
     wp_lock(pool);
@@ -185,7 +180,7 @@ static int sleep_on_word(struct weirpool *pool, _Atomic uint32_t *word, int64_t 
         return 0;
     }
     wp_unlock(pool);
-    int rc = wp_os_futex_wait(word, seen, sooner(deadline, wp_os_now() + WP_LOOK_NS), WP_PRIVATE);
+    int rc = wp_os_futex_wait(word, seen, wp_sooner(deadline, wp_os_now() + WP_LOOK_NS), WP_PRIVATE);
     wp_lock(pool);
     return verdict(rc, deadline);
 }

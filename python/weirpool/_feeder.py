@@ -70,7 +70,7 @@ class Feeder(Generic[I, R]):
         self._executor = executor
         self._fn = fn
         self._maxsize = _check_maxsize(maxsize, executor)
-        self._retries = _check_retries(retries)
+        self._retries = _policy.check_retries(retries)
         self._on_result = on_result
         self._owner = os.getpid()
         # Of all that follows. A signal handler, or a callback of what is collected meanwhile, may come upon it. What
@@ -393,12 +393,6 @@ def _check_maxsize(maxsize: object, executor: Executor) -> int:
     if not _policy.is_count(maxsize):
         raise ValueError("maxsize must be True or a positive int")
     return maxsize
-
-
-def _check_retries(retries: object) -> int:
-    if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
-        raise ValueError("retries must be an int >= 0")
-    return retries
 
 
 def _check_callable(name: str, value: object) -> None:

@@ -39,7 +39,7 @@ def check_bytes(name: str, size: object) -> int | None:
 
 
 def check_retries(retries: object) -> int:
-    """Return ``retries`` as the engine takes it."""
+    """Return ``retries`` as the engine takes it, which is more than anybody has time for."""
     if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
         raise ValueError("retries must be an int >= 0")
     return min(retries, _MOST_RETRIES)
