@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import threading
 import time
 import weakref
-from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
-from weirpool import _core, _interrupts, _worker
+from weirpool import _core, _interrupts, _reap, _worker
 from weirpool._pickler import Initializer
 from weirpool._support import format_cause
 
 _GRACE_SECONDS = 5.0
-_POLL_SECONDS = 0.05
-_EXIT_CODE_SECONDS = 1.0  # a fork server tells exit codes a moment after the end
+_EXIT_CODE_SECONDS = 1.0  # an exit code is told a moment after the end
 _MOST_CODES = 4096  # more than there may be workers: of tasks that died long ago, and that nobody has asked
 _REAP_SECONDS = 30.0  # only a fork server that is stopped takes so long
 
@@ -37,7 +34,7 @@ class Crew:
         self._by_number: dict[int, BaseProcess] = {}
         self._engine: _core.Engine | None = None
         self._halted = False
-        self._poll_lock = threading.RLock()  # of exit codes: two threads at once could read a wrong one; and of `_dead`
+        self._dead_lock = threading.RLock()
         self._dead: dict[int, int] | None = None
         self._codes: dict[int, int] = {}  # exit codes of workers that left, other than 0
 
@@ -49,7 +46,7 @@ class Crew:
         """All have ended: let go of them, whose descriptors would stay open, and of the engine."""
         self._engine = None
         for pid, process in self.processes.items():
-            self._note_code(pid, self._exit_code(process) or 0)
+            self._note_code(pid, process.exitcode or 0)
         self.processes = {}
         self._by_number = {}
 
@@ -78,12 +75,13 @@ class Crew:
         process = executor._mp_context.Process(target=_worker.main, args=(channel, number, *_worker_args(executor)))
         try:
             process.start()
+            _reap.serialise_polls(process)
             self.processes[process.pid] = self._by_number[number] = process
             self._watch(engine, number, process)
         except BaseException:
             if process.pid is not None:
                 process.kill()
-                self._join(process)
+                _reap.join(process)
                 self.processes.pop(process.pid, None)
                 self._by_number.pop(number, None)
             raise
@@ -108,9 +106,9 @@ class Crew:
         """A worker has left, as planned, or died and is to be replaced: forget all but how it ended."""
         with self._lock:
             process = self._by_number.pop(number)
-            self._join(process)
+            _reap.join(process)
             assert process.pid is not None
-            self._note_code(process.pid, self._exit_code(process) or 0)
+            self._note_code(process.pid, process.exitcode or 0)
             self.processes.pop(process.pid, None)
             if self._engine is not None:
                 self._engine.vacate(number)
@@ -126,8 +124,8 @@ class Crew:
         """How a worker ended that has died. Waits a moment where that is not known yet."""
         process = self.processes.get(pid) if os.getpid() == self._owner else None
         if process is not None:
-            self._join(process, _REAP_SECONDS)
-        code = None if process is None else self._exit_code(process)
+            _reap.join(process, _REAP_SECONDS)
+        code = None if process is None else process.exitcode
         return self._codes.get(pid, 0) if code is None else code
 
     def start_wanted(self) -> str | None:
@@ -152,7 +150,7 @@ class Crew:
             return {}
         deadline = time.monotonic() + _EXIT_CODE_SECONDS
         while self._dead is None:
-            codes = {process.pid: self._exit_code(process) for process in list(self.processes.values())}
+            codes = {process.pid: process.exitcode for process in list(self.processes.values())}
             dead = {pid: code for pid, code in codes.items() if pid is not None and code is not None}
             if dead or time.monotonic() > deadline:
                 self._remember(dead)
@@ -161,36 +159,14 @@ class Crew:
         return self._dead
 
     def _remember(self, dead: dict[int, int]) -> None:
-        with self._poll_lock:
+        with self._dead_lock:
             if self._dead is None:
                 self._dead = dead
-
-    def _exit_code(self, process: BaseProcess) -> int | None:
-        with self._poll_lock:
-            return process.exitcode
-
-    def _join(self, process: BaseProcess, timeout: float = math.inf) -> bool:
-        """Wait until it has ended. Its children may hold its sentinel open, so that only its exit code tells.
-
-        Where somebody else has reaped it (a program that ignores SIGCHLD, or waits for any child) nobody knows that.
-        """
-        deadline = time.monotonic() + timeout
-        given_up = math.inf
-        while self._exit_code(process) is None:
-            now = time.monotonic()
-            if now >= given_up:
-                return True
-            if now >= deadline:
-                return False
-            has_ended = bool(connection.wait([process.sentinel], min(deadline - now, _POLL_SECONDS)))
-            if _is_gone(process):
-                given_up = now if has_ended else min(given_up, now + _EXIT_CODE_SECONDS)
-        return True
 
     def join(self) -> None:
         """Wait for workers that were told to leave."""
         for process in self._all():
-            self._join(process)
+            _reap.join(process)
 
     def _all(self) -> list[BaseProcess]:
         with self._lock:  # one that is being started is waited for
@@ -207,7 +183,7 @@ class Crew:
         """Send every worker that lives a signal, and wait for none. Returns how many there are or were."""
         processes = self._all()
         for process in processes:
-            if self._exit_code(process) is None:
+            if process.exitcode is None:
                 with contextlib.suppress(ProcessLookupError):
                     getattr(process, operation)()
         return len(processes)
@@ -218,20 +194,9 @@ class Crew:
         for process in processes:
             process.terminate()
         for process in processes:
-            if not self._join(process, _GRACE_SECONDS):
+            if not _reap.join(process, _GRACE_SECONDS):
                 process.kill()
-                self._join(process)
-
-
-def _is_gone(process: BaseProcess) -> bool:
-    """Has it ended, and been reaped?"""
-    try:
-        os.kill(process.pid or 0, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # it has become another user
-        pass
-    return False
+                _reap.join(process)
 
 
 def _worker_args(executor: Any) -> tuple[Any, ...]:

@@ -1,13 +1,17 @@
 """Ends at every moment: Ctrl-C in every wait, the interpreter's exit, forks, and what tasks leave behind."""
 
+import contextlib
 import gc
+import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
+from multiprocessing import forkserver, popen_fork
 from pathlib import Path
 from typing import Any
 
@@ -607,3 +611,42 @@ def test_workers_that_somebody_else_reaps(script: Callable[..., Script], start_m
     )
     assert program.line() == "ended"
     assert program.end() == 0
+
+
+def test_exit_codes_while_other_threads_ask_for_them_too(
+    pools: Pools, threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """multiprocessing asks all children whenever one is started. Here whoever has learnt a code is slow to note it."""
+
+    def poll_slowly(popen: Any, flag: int = os.WNOHANG) -> int | None:
+        if popen.returncode is None:
+            with contextlib.suppress(ChildProcessError):
+                pid, status = os.waitpid(popen.pid, flag)
+                if pid == popen.pid:
+                    time.sleep(0.02)
+                    popen.returncode = os.waitstatus_to_exitcode(status)
+        return popen.returncode  # type: ignore[no-any-return]
+
+    def read_slowly(fd: int, read: Callable[[int], int] = forkserver.read_signed) -> int:
+        time.sleep(0.02)
+        return read(fd)
+
+    def ask() -> None:
+        while not over.is_set():
+            multiprocessing.active_children()
+
+    monkeypatch.setattr(popen_fork.Popen, "poll", poll_slowly)
+    monkeypatch.setattr(forkserver, "read_signed", read_slowly)
+    over = threading.Event()
+    threads.start(ask)
+    threads.start(ask)
+    try:
+        for method in ("spawn", "forkserver"):
+            pool = pools.unbounded(1, method, on_worker_death="replace")
+            for code in (7, 8, 9):
+                error = pool.submit(os._exit, code).exception(SOON)
+                assert isinstance(error, weirpool.WorkerDied)
+                assert error.exitcode == code
+                assert pool.submit(tasks.square, 3).result(SOON) == 9
+    finally:
+        over.set()
