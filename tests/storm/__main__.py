@@ -15,6 +15,7 @@ import multiprocessing.forkserver
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,8 +65,12 @@ class Storm:
             self.passed += 1
 
     def _faults(self, drawn: Plan, seed: str, path: str) -> list[str]:
-        account = rounds.play(drawn, seed, path, self._watchdog, self._log)
-        self._log.account = None
+        try:
+            account = rounds.play(drawn, seed, path, self._watchdog, self._log)
+        except Exception:
+            return [traceback.format_exc()]
+        finally:
+            self._log.account = None
         self.seen.update(account.seen)
         return account.faults
 

@@ -76,6 +76,14 @@ class Task:
             value.__context__ = None
         self.ends.append((how, value))
 
+    def ask(self, timeout: float | None) -> None:
+        """Wait for its result. An error keeps the frames that it was raised in, and these the executor: they go."""
+        assert self.future is not None
+        try:
+            self.future.result(timeout)
+        except (Exception, cf.CancelledError) as error:
+            error.__traceback__ = None
+
     def cancel(self, *, force: bool = False) -> bool:
         """Cancel its future, and note whether that was promised."""
         assert self.future is not None

@@ -40,8 +40,7 @@ def submits(scene: Scene, rng: Random) -> None:
             continue
         dice = rng.random()
         if dice < 0.1:
-            with contextlib.suppress(Exception, cf.CancelledError):
-                task.future.result(timeout=rng.choice((None, 0, 0.01)) if dice < 0.05 else None)
+            task.ask(rng.choice((None, 0, 0.01)) if dice < 0.05 else None)
         elif dice < 0.2:
             task.cancel()
         elif dice < 0.22:
@@ -60,8 +59,7 @@ def _stop_one(scene: Scene, rng: Random) -> None:
         scene.note_refusal(refusal)
         task.end("refused", refusal)
         return
-    with contextlib.suppress(Exception, cf.CancelledError):
-        task.future.result(timeout=rng.uniform(0, 0.1))
+    task.ask(rng.uniform(0, 0.1))
     if not task.cancel(force=True) and not task.future.done():
         scene.account.fault(f"cancel(force=True) did not stop task {task.number}")
 
