@@ -47,7 +47,7 @@ help:
 	@echo '                the tests that both engines have to pass, on the standard library'"'"'s pool'
 	@echo 'make bench      rates, round trips, memory, starting: beside eight other pools; up to half an hour'
 	@echo '                (WORKLOAD="noop map", SCALE=0.1, ROUNDS=3; PUBLISH=yes writes docs/performance.md)'
-	@echo 'make soak       the tests of races, each SOAK=200 times'
+	@echo 'make soak       the tests of races, each SOAK=200 times over its variants, JOBS at a time'
 	@echo 'make fuzz       broken workers that write into the shared memory, by scripts of libFuzzer (clang), SECONDS=60'
 	@echo 'make storm      everything that may happen to a pool, at once and at random (SECONDS=60, SEED=)'
 	@echo 'make model      the models of tests/model with Spin: each holds, and fails without each of its steps'
@@ -208,9 +208,12 @@ test-fallback: $(PACKAGE) $(VENV)/.has-test $(VENV)/.has-demo
 test-distributed: $(PACKAGE) $(VENV)/.has-distributed
 	$(WITH_VENV) $(BIN)/python -X dev -m pytest -W default tests/distributed
 
+# Several at a time, as more than the cores can run at once: that is when races show.
 SOAK ?= 200
+JOBS ?= $(shell echo $$((2 * $$(nproc))))
 soak: $(PACKAGE) $(VENV)/.has-test
-	WEIRPOOL_SOAK=$(SOAK) $(BIN)/python $(STRICT) -m pytest -m race
+	WEIRPOOL_SOAK=$(SOAK) PYTHONDEVMODE=1 PYTHONWARNINGS='error,ignore:This process:DeprecationWarning' \
+		$(BIN)/python -m pytest -m race -n $(JOBS) -q
 
 SEED :=
 storm: $(PACKAGE) $(VENV)/.has-test

@@ -1,6 +1,8 @@
 """Fixtures: start methods, pools that are checked, a watch over what a test leaves behind, repeats of races."""
 
+import collections
 import faulthandler
+import math
 import multiprocessing.forkserver
 import os
 import signal
@@ -21,7 +23,7 @@ from support import START_METHODS, Gate, Leaks, Pools, Script, Threads, complain
 LIMIT = 120.0  # seconds a test; a marker `timeout` says otherwise
 STDERR = pytest.StashKey[int]()
 FAILED = pytest.StashKey[bool]()
-REPEATS = int(os.environ.get("WEIRPOOL_SOAK", "1"))  # of each test that is marked `race`
+SOAK = int(os.environ.get("WEIRPOOL_SOAK", "1"))  # how often each test runs that is marked `race`
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -51,10 +53,26 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.definition.get_closest_marker("race"):
         metafunc.fixturenames.append("repeat")
-        metafunc.parametrize("repeat", range(REPEATS))
+        metafunc.parametrize("repeat", range(SOAK))
+
+
+def spread_repeats(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a test that has variants (start methods, modes, ...) each runs as often as makes SOAK runs of them all."""
+    repeated = [item for item in items if isinstance(item, pytest.Function) and item.get_closest_marker("race")]
+    counts = collections.Counter(test_of(item) for item in repeated)
+    most = {test: math.ceil(SOAK * SOAK / count) for test, count in counts.items()}  # count: SOAK times the variants
+    over = {item for item in repeated if item.callspec.params["repeat"] >= most[test_of(item)]}
+    config.hook.pytest_deselected(items=list(over))
+    items[:] = [item for item in items if item not in over]
+
+
+def test_of(item: pytest.Function) -> tuple[Path, str]:
+    return item.path, item.originalname
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if SOAK > 1:
+        spread_repeats(config, items)
     selects = config.option.keyword or any("::" in argument for argument in config.args)
     if os.environ.get("WEIRPOOL_ENGINE") == "stdlib":
         fallback.skip_excluded(items, complete=not selects)
