@@ -1,4 +1,7 @@
-/* The engine of one executor: a pool of the core, its collecting, its workers, its end. Submitting is submit.c's. */
+/*
+ * The engine of one executor: a pool of the core, its collecting, its workers, its end. Submitting is submit.c's, what
+ * it has measured stats.c's.
+ */
 #include "ext.h"
 
 #include <errno.h>
@@ -339,71 +342,6 @@ PyObject *engine_broken(Engine *engine, const char *text, int pid)
 static PyObject *engine_why_broken(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     return engine_broken((Engine *)self, unusable_text, 0);
-}
-
-static double seconds(uint64_t ns)
-{
-    return (double)ns / 1e9;
-}
-
-static PyObject *durations(const struct weirpool_durations *d)
-{
-    return Py_BuildValue("dddKd", seconds(d->p50), seconds(d->p95), seconds(d->p99), d->count, seconds(d->sum));
-}
-
-static PyObject *engine_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    Engine *engine = (Engine *)self;
-    struct weirpool_stats s = engine->last;
-    int rc = engine->pool != NULL ? weirpool_stats(engine->pool, &s) : 0;
-    if (rc != 0) {
-        return raise_error(state_of(self), rc);
-    }
-    return Py_BuildValue(
-        "{sKsKsKsKsKsKsKsKsKsdsKsKsKsKsKsKsKsKsNsNsNsdsd}", "rejected", engine->rejected, "bytes_held", s.bytes_held,
-        "bound", s.bound, "outstanding", s.outstanding, "waiting", s.waiting, "running", s.running, "blocked_producers",
-        s.blocked_producers, "admitted_over_bound", s.admitted_over_bound, "peak_outstanding", s.peak_outstanding,
-        "blocked_seconds", seconds(s.blocked_ns), "submitted", s.submitted, "finished", s.finished, "completed",
-        s.completed, "failed", s.failed, "cancelled", s.cancelled, "retried", s.retried, "workers_died", s.workers_died,
-        "segment_bytes", s.segment_bytes, "wait", durations(&s.wait), "run", durations(&s.run), "refill_lag",
-        durations(&s.refill_lag), "occupancy", s.occupancy, "tasks_per_second", s.tasks_per_second);
-}
-
-static int append_worker(PyObject *list, const struct weirpool_worker_stats *worker)
-{
-    PyObject *item = Py_BuildValue("iKd", worker->pid, worker->tasks, seconds(worker->busy_ns));
-    int rc = item != NULL ? PyList_Append(list, item) : -1;
-    Py_XDECREF(item);
-    return rc;
-}
-
-static PyObject *list_workers(PyObject *self, struct weirpool_worker_stats *workers)
-{
-    int count = weirpool_workers(((Engine *)self)->pool, workers, WEIRPOOL_MAX_WORKERS);
-    if (count < 0) {
-        return raise_error(state_of(self), count);
-    }
-    PyObject *list = PyList_New(0);
-    for (int i = 0; list != NULL && i < count; i++) {
-        if (append_worker(list, &workers[i]) < 0) {
-            Py_CLEAR(list);
-        }
-    }
-    return list;
-}
-
-static PyObject *engine_workers(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    if (((Engine *)self)->pool == NULL) {
-        return PyList_New(0);
-    }
-    struct weirpool_worker_stats *workers = PyMem_Calloc(WEIRPOOL_MAX_WORKERS, sizeof *workers);
-    if (workers == NULL) {
-        return PyErr_NoMemory();
-    }
-    PyObject *list = list_workers(self, workers);
-    PyMem_Free(workers);
-    return list;
 }
 
 static PyObject *engine_check(PyObject *self, PyObject *Py_UNUSED(ignored))

@@ -218,6 +218,12 @@ void engine_break(Engine *engine, PyObject *cause, PyObject *reason);
  */
 PyObject *engine_broken(Engine *engine, const char *text, int pid);
 
+/* ---- stats.c ---- */
+
+/* Methods of Engine: the fields of Stats as a dict, and (pid, tasks, busy seconds) of each worker. */
+PyObject *engine_stats(PyObject *self, PyObject *ignored);
+PyObject *engine_workers(PyObject *self, PyObject *ignored);
+
 /* ---- submit.c ---- */
 
 /* Around callbacks, pickling and submitting: a submit of this thread's does not wait at the gate meanwhile. */

@@ -63,6 +63,8 @@ class Stats:
     """Tasks that were cancelled after they had been accepted."""
     retried: int = 0
     """How often a task was run again."""
+    stopped: int = 0
+    """How often a task was ended by force: it ran over its time limit, or by ``cancel(force=True)``."""
     rejected: int = 0
     """Submissions that were refused because there was no room."""
     workers_died: int = 0

@@ -33,6 +33,7 @@ _COUNTERS = {
     "tasks_failed": ("failed", "Tasks that raised or were lost."),
     "tasks_cancelled": ("cancelled", "Tasks that were cancelled."),
     "tasks_retried": ("retried", "Times that a task was run again."),
+    "tasks_stopped": ("stopped", "Times that a task was ended by force: over its time limit, or cancelled so."),
     "submissions_rejected": ("rejected", "Submissions refused because there was no room."),
     "admitted_over_bound": ("admitted_over_bound", "Tasks accepted past the bound, where waiting would deadlock."),
     "workers_died": ("workers_died", "Worker processes that ended although nobody had told them to."),

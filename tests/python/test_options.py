@@ -125,7 +125,7 @@ def test_a_task_over_its_time_is_stopped_and_no_other(
     assert not any(is_gone(pid) for pid in others)
     assert pool.submit(tasks.square, 3).result(PATIENCE) == 9
     stats = settle(pool)
-    assert (stats.workers_died, stats.failed, stats.retried) == (0, 1, 0)
+    assert (stats.stopped, stats.workers_died, stats.failed, stats.retried) == (1, 0, 1, 0)
 
 
 def test_time_counts_from_the_start(pools: Pools, gate: Gate) -> None:
@@ -449,7 +449,7 @@ def test_a_running_task_is_stopped(pools: Pools, gate: Gate, method: str, call: 
     gate.open()
     assert neighbour.result(PATIENCE) == 7
     stats = settle(pool)
-    assert (stats.cancelled, stats.workers_died, stats.retried) == (1, 0, 0)
+    assert (stats.stopped, stats.cancelled, stats.workers_died, stats.retried) == (1, 1, 0, 0)
 
 
 def test_tasks_that_wait_or_have_ended(pools: Pools, gate: Gate) -> None:

@@ -281,7 +281,7 @@ def look(pool: ProcessPoolExecutor) -> None:
     assert_type(stats.admitted_over_bound + stats.peak_outstanding, int)
     assert_type(stats.submitted + stats.finished, int)
     assert_type(stats.completed + stats.failed + stats.cancelled + stats.retried + stats.rejected, int)
-    assert_type(stats.workers_died + stats.bytes_held + stats.segment_bytes, int)
+    assert_type(stats.stopped + stats.workers_died + stats.bytes_held + stats.segment_bytes, int)
     assert_type(stats.engine, str)
     assert_type(stats.bound, int | None)
     assert_type(stats.wait, Percentiles)
