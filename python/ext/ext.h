@@ -64,6 +64,9 @@ PyObject *call_support(struct state *state, const char *name, const char *format
 /* Slices in which the main thread waits, so that a signal that came just before the wait is noticed. */
 int64_t wait_slice(int64_t deadline);
 
+/* In which signal handlers run. */
+int is_main_thread(void);
+
 /* As short a slice, in any thread. */
 int64_t short_slice(int64_t deadline);
 

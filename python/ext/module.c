@@ -31,7 +31,7 @@ PyObject *call_support(struct state *state, const char *name, const char *format
 /* ---- waiting ---- */
 
 /* Asked of the kernel: a call of Python's would let a signal handler run here, whose exception would be lost. */
-static int is_main_thread(void)
+int is_main_thread(void)
 {
     return syscall(SYS_gettid) == getpid();
 }

@@ -259,11 +259,33 @@ static void end_for_who_left(Ticket *t)
     }
 }
 
+/* Was it given the Ctrl-C that came to this thread while it pickled for another's coroutine? */
+static bool has_taken_interrupt(const Ticket *t)
+{
+    return t->error != NULL && is_main_thread() && PyErr_GivenExceptionMatches(t->error, PyExc_KeyboardInterrupt);
+}
+
+/* The interrupt is raised again where it belongs, and the ticket stands in line anew. */
+static enum step return_interrupt(Ticket *t)
+{
+    struct weirpool_request bare = {.weighed = 0};
+    Py_CLEAR(t->error);
+    PyErr_SetInterrupt();
+    if (take_place(t, FOR_PERMIT, &bare) == 0) {
+        return WAITS;
+    }
+    t->error = take_exception();
+    return FAILED;
+}
+
 /* Its loop may have polled meanwhile, in vain. */
 static void serve_for_another_thread(Ticket *t, unsigned long me)
 {
     t->server = me;
     enum step step = serve(t);
+    if (has_taken_interrupt(t)) {
+        step = return_interrupt(t);
+    }
     t->server = 0;
     if (t->left) {
         end_for_who_left(t);

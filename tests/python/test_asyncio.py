@@ -6,6 +6,7 @@ import gc
 import itertools
 import multiprocessing
 import os
+import signal
 import threading
 import time
 import warnings
@@ -400,6 +401,54 @@ def test_a_loop_that_comes_back_while_a_thread_takes_its_turn(
     assert isinstance(end, asyncio.CancelledError) if leaves else end is SlowToPickle
     assert threads.join() == [9]
     loop.close()
+
+
+@pytest.mark.timeout(60)
+def test_ctrl_c_while_a_thread_submits_for_a_coroutine_is_the_threads(
+    pools: Pools, gate: Gate, threads: Threads
+) -> None:
+    pool = pools.bounded(1, workers=1)
+    start_workers(pool, gate, 1)
+    interrupting = InterruptsWhenPickled()
+    may_go_on = threading.Event()
+
+    def stand_still() -> Any:
+        loop = asyncio.new_event_loop()
+        call = loop.create_task(pool.arun(type, interrupting))
+        loop.run_until_complete(blocked(pool, 1))
+        interrupting.armed = True
+        assert may_go_on.wait(60)
+        with contextlib.closing(loop):
+            return loop.run_until_complete(call)
+
+    threads.start(stand_still)
+    wait_until(lambda: interrupting.armed, "the loop stands still")
+    opener = threading.Thread(
+        target=lambda: wait_until(lambda: pool.stats().blocked_producers == 2, "we wait behind it") and gate.open()
+    )
+    opener.start()
+    with pytest.raises(KeyboardInterrupt):
+        pool.submit(tasks.square, 3)
+    opener.join()
+    may_go_on.set()
+    assert threads.join() == [InterruptsWhenPickled]
+    assert pool.submit(tasks.square, 3).result(60) == 9
+
+
+class InterruptsWhenPickled:
+    """Once, when it is armed: the key is pressed then."""
+
+    armed = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.armed:
+            self.armed = False
+            signal.raise_signal(signal.SIGINT)
+        return InterruptsWhenPickled._again, (bytes(LARGE),)
+
+    @staticmethod
+    def _again(_: bytes) -> "InterruptsWhenPickled":
+        return InterruptsWhenPickled()
 
 
 class SlowToPickle:
