@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import concurrent.futures as cf
 import contextlib
 import contextvars
@@ -129,9 +130,19 @@ class Ticket:
             return False  # then its loop polls it at this moment
         try:
             self._advance()
+            self._return_interrupt()
             return not self._waits
         finally:
             self._lock.release()
+
+    def _return_interrupt(self) -> None:
+        """A Ctrl-C that came upon the submission is raised again in the main thread, where it belongs.
+
+        The executor may have taken the call or not: it is not submitted once more.
+        """
+        if isinstance(self._error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            self._error = RuntimeError("Ctrl-C came while this call was submitted: it may run or not")
+            _thread.interrupt_main()
 
     def leave(self) -> cf.Future[Any] | None:
         """Give the place up: nothing is submitted. The future, if it was by then."""

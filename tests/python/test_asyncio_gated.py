@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import itertools
 import multiprocessing
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -328,6 +329,48 @@ def test_a_loop_that_waits_for_a_thread_behind_it(run: Run, make: Make, gate: Ga
         return await outcomes(calls)
 
     assert run(main()) == [0, 1, 4]
+
+
+class Interrupting(cf.ThreadPoolExecutor):
+    """The key is pressed while it submits, once, when it is armed."""
+
+    armed = False
+
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
+        if self.armed:
+            self.armed = False
+            signal.raise_signal(signal.SIGINT)
+        return super().submit(*args, **kwargs)
+
+
+@pytest.mark.timeout(60)
+def test_ctrl_c_while_a_thread_submits_for_a_coroutine_is_the_threads(gate: Gate, threads: Threads) -> None:
+    inner = Interrupting(1)
+    with bounded(inner, 2) as pool:
+        pool.submit(tasks.hold, gate.folder)
+        waiting = pool.submit(tasks.square, 3)
+        may_go_on = threading.Event()
+
+        def stand_still() -> Any:
+            loop = asyncio.new_event_loop()
+            call = loop.create_task(pool.arun(tasks.square, 4))
+            loop.run_until_complete(blocked(pool, 1))
+            inner.armed = True
+            assert may_go_on.wait(60)
+            with contextlib.closing(loop), pytest.raises(RuntimeError, match="Ctrl-C came"):
+                loop.run_until_complete(call)
+
+        threads.start(stand_still)
+        wait_until(lambda: inner.armed, "the loop stands still")
+        with pytest.raises(KeyboardInterrupt):
+            waiting.cancel()
+            wait_until(lambda: False, "never: the interrupt comes")
+        gate.open()
+        may_go_on.set()
+        threads.join()
+        assert threads.errors == []
+        assert pool.submit(tasks.square, 3).result(60) == 9
+    assert pool.stats().outstanding == 0
 
 
 @pytest.mark.timeout(60)
