@@ -258,7 +258,7 @@ WEIRPOOL_API int weirpool_answer(weirpool_reply *reply, const void *data, size_t
 
 /*
  * The whole of a worker program (options.program): serves the pool that started this process until it stops.
- * Returns 0, or -EINVAL if no pool started this process.
+ * Returns 0; -EINVAL if no pool started this process; -ESTALE if another process serves in its place already.
  */
 WEIRPOOL_API int weirpool_serve(weirpool_handler *handler, void *context);
 

@@ -186,7 +186,7 @@ WEIRPOOL_API int weirpool_check(weirpool *pool, char *why, size_t room);
 
 /* ---- The parent: workers ----------------------------------------------------------------------------------------- */
 
-/* What a worker process needs beside its number. The pool owns them; a worker inherits or receives copies. */
+/* What a worker process needs beside its badge. The pool owns them; a worker inherits or receives copies. */
 struct weirpool_channel {
     int segment;                    /* the shared memory */
     int doorbell;                   /* wakes the collector */
@@ -206,8 +206,22 @@ WEIRPOOL_API int weirpool_worker_reserve(weirpool *pool, uint32_t *worker);
 WEIRPOOL_API int weirpool_worker_watch(weirpool *pool, uint32_t worker, int fd, int pid);
 
 /*
- * The reserved worker could not be started, or not be watched. Its process, if there was one, has ended by now; if it
- * had claimed a task, that is a death.
+ * What the worker about to be started has to show when it attaches. It lets one process in, and none any more once the
+ * number was revoked or abandoned: a process that comes late finds the door shut, also if another has the number then.
+ */
+WEIRPOOL_API uint32_t weirpool_worker_badge(weirpool *pool, uint32_t worker);
+
+/*
+ * Turns the reserved worker away, if it has not attached: its process is not needed any more, or nobody knows whether
+ * there is one. Where it is watched its end is a planned one. -EALREADY: a process has attached, or the worker was
+ * turned away before; -ECHILD.
+ */
+WEIRPOOL_API int weirpool_worker_revoke(weirpool *pool, uint32_t worker);
+
+/*
+ * The reserved worker could not be started, or not be watched. A process that did not attach is turned away if it still
+ * comes. One that did has ended by now (whoever cannot tell asks weirpool_worker_revoke() first, and where that says
+ * -EALREADY has to break the pool); if it had claimed a task, that is a death.
  */
 WEIRPOOL_API void weirpool_worker_abandon(weirpool *pool, uint32_t worker);
 
@@ -270,8 +284,11 @@ struct weirpool_claimed {
     size_t size;
 };
 
-/* Attaches this process to the pool. -EPROTO: not a segment of this version. The descriptors stay the caller's. */
-WEIRPOOL_API int weirpool_attach(weirpool_worker **worker, const struct weirpool_channel *channel, uint32_t number);
+/*
+ * Attaches this process to the pool. -ESTALE: the badge lets nobody in any more, so leave without a word; -EPROTO: not a
+ * segment of this version; -ENOMEM. The descriptors stay the caller's.
+ */
+WEIRPOOL_API int weirpool_attach(weirpool_worker **worker, const struct weirpool_channel *channel, uint32_t badge);
 
 /*
  * Claims a task, by `deadline`. -ESHUTDOWN: leave now, with WEIRPOOL_LEAVES; -EOWNERDEAD: the parent is gone;

@@ -15,11 +15,11 @@
 
 /* ---- In the child ---- */
 
-static _Noreturn void serve_and_exit(const struct weirpool_channel *channel, uint32_t number,
+static _Noreturn void serve_and_exit(const struct weirpool_channel *channel, uint32_t badge,
                                      const struct weirpool_options *options)
 {
     weirpool_worker *worker;
-    int rc = weirpool_attach(&worker, channel, number);
+    int rc = weirpool_attach(&worker, channel, badge);
     if (rc == 0) {
         rc = wp_serve(worker, options->handler, options->context);
     }
@@ -30,13 +30,13 @@ static _Noreturn void serve_and_exit(const struct weirpool_channel *channel, uin
 int weirpool_serve(weirpool_handler *handler, void *context)
 {
     struct weirpool_channel channel;
-    uint32_t number;
-    int rc = wp_program_read(&channel, &number);
+    uint32_t badge;
+    int rc = wp_program_read(&channel, &badge);
     if (rc != 0) {
         return rc;
     }
     weirpool_worker *worker;
-    rc = weirpool_attach(&worker, &channel, number);
+    rc = weirpool_attach(&worker, &channel, badge);
     if (rc == 0) {
         rc = wp_serve(worker, handler, context);
         weirpool_detach(worker);
@@ -58,13 +58,14 @@ static int watch_child(struct weirpool *pool, uint32_t number, pid_t pid)
 }
 
 /* Returns the process's number, or -errno. `options`: of a pool that has a handler. */
-static pid_t start_process(const struct weirpool *pool, uint32_t number, const struct weirpool_options *options)
+static pid_t start_process(struct weirpool *pool, uint32_t number, const struct weirpool_options *options)
 {
     struct weirpool_channel channel;
     weirpool_channel(pool, &channel);
+    uint32_t badge = weirpool_worker_badge(pool, number);
     char **environment = NULL;
     if (pool->program != NULL) {
-        environment = wp_program_environment(pool->program, &channel, number);
+        environment = wp_program_environment(pool->program, &channel, badge);
         if (environment == NULL) {
             return -ENOMEM;
         }
@@ -74,7 +75,7 @@ static pid_t start_process(const struct weirpool *pool, uint32_t number, const s
         wp_program_become(pool->program, &channel, environment);
     }
     if (pid == 0) {
-        serve_and_exit(&channel, number, options);
+        serve_and_exit(&channel, badge, options);
     }
     int rc = pid < 0 ? -errno : pid;
     free(environment);

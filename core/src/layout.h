@@ -21,7 +21,7 @@
 #include "weirpool_worker.h"
 
 #define WP_MAGIC UINT64_C(0x6c6f6f7072696577) /* "weirpool" in memory */
-#define WP_FORMAT 3u
+#define WP_FORMAT 4u
 
 #define WP_CACHE_LINE 64
 #define WP_PAGE 4096u
@@ -79,13 +79,38 @@ struct wp_header {
     _Atomic uint64_t streaming[WP_WORKER_WORDS];
 };
 
-/* How a worker stands, in its record. VACANT: no process has this number. */
-enum wp_standing { WP_VACANT = 0, WP_STARTING, WP_UP, WP_LEAVES, WP_INIT_FAILED };
+/*
+ * How a worker stands, in its record. VACANT: no process has this number. STARTING comes with the badge of the one
+ * process that may attach; who attaches takes that away, so that it is one, and never one that was given up.
+ */
+enum wp_standing { WP_VACANT = 0, WP_STARTING, WP_ATTACHED, WP_UP, WP_LEAVES, WP_INIT_FAILED };
+
+#define WP_BADGE_SHIFT 16
+
+/* What a worker shows when it attaches: its number, and which of those it is that had this number one after another. */
+static inline uint32_t wp_badge(uint32_t worker, uint16_t reservation)
+{
+    return (uint32_t)reservation << WP_BADGE_SHIFT | worker;
+}
+
+static inline uint32_t wp_badge_worker(uint32_t badge)
+{
+    return badge & ((UINT32_C(1) << WP_BADGE_SHIFT) - 1);
+}
+
+/* The standing of whom the badge lets in. */
+static inline uint32_t wp_starting_with(uint32_t badge)
+{
+    return badge >> WP_BADGE_SHIFT << WP_BADGE_SHIFT | WP_STARTING;
+}
 
 /*
  * field       writer                       protection        order
- * standing    parent while VACANT, then    hand-over at      release/acquire (weirpool_announce, bury)
- *             its worker                   start and death
+ * standing    parent while VACANT; from    CAS               release/acquire (reserve, wp_worker_open)
+ *             STARTING on its worker, or
+ *             the parent, to LEAVES
+ *             its worker, once ATTACHED    hand-over at      release/acquire (weirpool_announce, bury)
+ *             parent to VACANT             death
  * parked      its worker to 1              store             seq_cst; the futex on which the worker sleeps
  *             its waker to 0               CAS; exchange in
  *                                          wp_wake_all
@@ -193,6 +218,6 @@ static_assert(offsetof(struct wp_slot, started) / WP_CACHE_LINE == offsetof(stru
 static_assert(sizeof(struct wp_record) == WP_CACHE_LINE, "a record is a cache line");
 static_assert(sizeof(struct wp_header) <= WP_PAGE, "the header is within a page");
 static_assert(WP_STREAM_BYTES % WP_PAGE == 0, "streams are whole pages");
-static_assert(WEIRPOOL_MAX_WORKERS <= 1u << 12, "a worker fits 12 bits of `waking` and 16 of a state");
+static_assert(WEIRPOOL_MAX_WORKERS <= 1u << 12, "a worker fits 12 bits of `waking` and 16 of a state and of a badge");
 
 #endif

@@ -17,6 +17,11 @@ bool wp_is_worker_wanted(const struct weirpool *pool)
     return pool->gate.outstanding > pool->live && pool->live < pool->segment.workers;
 }
 
+static uint32_t badge_of(const struct weirpool *pool, uint32_t worker)
+{
+    return wp_badge(worker, pool->members[worker].reservation);
+}
+
 static int reserve(struct weirpool *pool, uint32_t *worker)
 {
     if (pool->course == WP_BROKEN) {
@@ -35,8 +40,10 @@ static int reserve(struct weirpool *pool, uint32_t *worker)
             pool->members[i].busy_ns = 0;
             pool->members[i].counted = true;
             pool->members[i].gone = false;
+            pool->members[i].reservation++;
             pool->live++;
-            wp_store_release(&pool->segment.records[i].standing, WP_STARTING);
+            /* Pairs with the compare-and-swap in wp_worker_open(). */
+            wp_store_release(&pool->segment.records[i].standing, wp_starting_with(badge_of(pool, i)));
             *worker = i;
             return 0;
         }
@@ -54,6 +61,17 @@ int weirpool_worker_reserve(weirpool *pool, uint32_t *worker)
     rc = reserve(pool, worker);
     wp_unlock(pool);
     return rc;
+}
+
+uint32_t weirpool_worker_badge(weirpool *pool, uint32_t worker)
+{
+    if (wp_check_owner(pool) != 0) {
+        return wp_badge(WEIRPOOL_MAX_WORKERS, 0);
+    }
+    wp_lock(pool);
+    uint32_t badge = badge_of(pool, worker);
+    wp_unlock(pool);
+    return badge;
 }
 
 int wp_watch_worker(struct weirpool *pool, uint32_t worker, int fd, int pid, bool own_child)
@@ -83,6 +101,19 @@ int wp_watch_worker(struct weirpool *pool, uint32_t worker, int fd, int pid, boo
 int weirpool_worker_watch(weirpool *pool, uint32_t worker, int fd, int pid)
 {
     return wp_watch_worker(pool, worker, fd, pid, false);
+}
+
+int weirpool_worker_revoke(weirpool *pool, uint32_t worker)
+{
+    int rc = wp_check_owner(pool);
+    if (rc != 0) {
+        return rc;
+    }
+    wp_lock(pool);
+    uint32_t starting = wp_starting_with(badge_of(pool, worker));
+    bool revoked = wp_cas_acq_rel(&pool->segment.records[worker].standing, &starting, WP_LEAVES);
+    wp_unlock(pool);
+    return revoked ? 0 : -EALREADY;
 }
 
 void weirpool_worker_vacate(weirpool *pool, uint32_t worker)

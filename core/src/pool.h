@@ -28,6 +28,7 @@ struct wp_member {
     bool counted; /* in the pool's `live`: it starts or runs, whatever its record says */
     bool gone; /* its end was seen to: it has no task any more */
     bool own_child; /* the core started it and has to reap it */
+    uint16_t reservation; /* how often the number was reserved; see wp_badge() */
     int pid;
     int process; /* readable when the process has ended; -1 */
     int exit_status; /* of an own child, once reaped */

@@ -81,14 +81,14 @@ void wp_program_free(struct wp_program *program)
 }
 
 /* One block: the pointers, and behind them the variable. */
-char **wp_program_environment(const struct wp_program *program, const struct weirpool_channel *channel, uint32_t number)
+char **wp_program_environment(const struct wp_program *program, const struct weirpool_channel *channel, uint32_t badge)
 {
     size_t n = count(program->environment);
     char **environment = malloc((n + 2) * sizeof *environment + VARIABLE_SIZE);
     if (environment != NULL) {
         char *variable = (char *)(environment + n + 2);
         snprintf(variable, VARIABLE_SIZE, VARIABLE "=%d,%d,%d,%u", channel->segment, channel->doorbell, channel->parent,
-                 number);
+                 badge);
         memcpy(environment, program->environment, n * sizeof *environment);
         environment[n] = variable;
         environment[n + 1] = NULL;
@@ -108,11 +108,11 @@ _Noreturn void wp_program_become(const struct wp_program *program, const struct 
     _exit(127);
 }
 
-int wp_program_read(struct weirpool_channel *channel, uint32_t *number)
+int wp_program_read(struct weirpool_channel *channel, uint32_t *badge)
 {
     const char *value = getenv(VARIABLE);
     int n = value == NULL
                 ? 0
-                : sscanf(value, "%d,%d,%d,%" SCNu32, &channel->segment, &channel->doorbell, &channel->parent, number);
+                : sscanf(value, "%d,%d,%d,%" SCNu32, &channel->segment, &channel->doorbell, &channel->parent, badge);
     return n == 4 ? 0 : -EINVAL;
 }

@@ -29,15 +29,27 @@ struct weirpool_worker {
 
 /* ---- attaching ---- */
 
-int wp_worker_open(weirpool_worker **out, const struct wp_segment *segment, const struct weirpool_channel *channel,
-                   uint32_t number)
+/* The one step that a process which comes too late, or twice, must not come past: it wrote nothing before. */
+static bool take_number(const struct wp_segment *segment, uint32_t badge)
 {
-    if (number >= segment->workers || wp_load_acquire(&segment->records[number].standing) != WP_STARTING) {
+    uint32_t starting = wp_starting_with(badge);
+    return wp_cas_acq_rel(&segment->records[wp_badge_worker(badge)].standing, &starting, WP_ATTACHED);
+}
+
+int wp_worker_open(weirpool_worker **out, const struct wp_segment *segment, const struct weirpool_channel *channel,
+                   uint32_t badge)
+{
+    uint32_t number = wp_badge_worker(badge);
+    if (number >= segment->workers) {
         return -EPROTO;
     }
     weirpool_worker *worker = calloc(1, sizeof *worker);
     if (worker == NULL) {
         return -ENOMEM;
+    }
+    if (!take_number(segment, badge)) {
+        free(worker);
+        return -ESTALE;
     }
     worker->segment = *segment;
     worker->channel = *channel;
@@ -50,7 +62,7 @@ int wp_worker_open(weirpool_worker **out, const struct wp_segment *segment, cons
     return 0;
 }
 
-int weirpool_attach(weirpool_worker **worker, const struct weirpool_channel *channel, uint32_t number)
+int weirpool_attach(weirpool_worker **worker, const struct weirpool_channel *channel, uint32_t badge)
 {
     struct wp_segment segment;
     WP_CRASH("before_attach");
@@ -59,7 +71,7 @@ int weirpool_attach(weirpool_worker **worker, const struct weirpool_channel *cha
         return rc;
     }
     WP_CRASH("after_map");
-    rc = wp_worker_open(worker, &segment, channel, number);
+    rc = wp_worker_open(worker, &segment, channel, badge);
     WP_CRASH("after_attach");
     if (rc != 0) {
         wp_segment_unmap(&segment);

@@ -7,7 +7,7 @@
 
 /* As weirpool_attach(), over a mapping that exists already (tests run workers as threads). Takes `segment` over. */
 int wp_worker_open(weirpool_worker **worker, const struct wp_segment *segment, const struct weirpool_channel *channel,
-                   uint32_t number);
+                   uint32_t badge);
 
 /* Puts the result into the slot, or sends it through the stream. weirpool_finish() is this and wp_complete(). */
 int wp_deliver(weirpool_worker *worker, const struct iovec *parts, int count);

@@ -210,6 +210,16 @@ static PyObject *engine_reserve(PyObject *self, PyObject *Py_UNUSED(ignored))
     return rc == 0 ? PyLong_FromUnsignedLong(worker) : raise_error(state_of(self), rc);
 }
 
+static PyObject *engine_badge(PyObject *self, PyObject *number)
+{
+    unsigned long worker = PyLong_AsUnsignedLong(number);
+    if (worker == (unsigned long)-1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    weirpool *pool = engine_pool(self);
+    return pool != NULL ? PyLong_FromUnsignedLong(weirpool_worker_badge(pool, (uint32_t)worker)) : NULL;
+}
+
 static PyObject *engine_watch(PyObject *self, PyObject *args)
 {
     unsigned worker;
@@ -248,6 +258,17 @@ static PyObject *engine_abandon(PyObject *self, PyObject *number)
 static PyObject *engine_vacate(PyObject *self, PyObject *number)
 {
     return give_number_up(self, number, weirpool_worker_vacate);
+}
+
+static PyObject *engine_revoke(PyObject *self, PyObject *number)
+{
+    unsigned long worker = PyLong_AsUnsignedLong(number);
+    if (worker == (unsigned long)-1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    weirpool *pool = ((Engine *)self)->pool;
+    int rc = pool != NULL ? weirpool_worker_revoke(pool, (uint32_t)worker) : 0;
+    return rc == 0 || rc == -EALREADY ? PyBool_FromLong(rc == 0) : raise_error(state_of(self), rc);
 }
 
 static PyObject *engine_wants_worker(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -374,10 +395,14 @@ static PyMethodDef engine_methods[] = {
     {"reserve", engine_reserve, METH_NOARGS,
      "reserve($self, /)\n--\n\nReturn the number for a new worker, or None: there are enough, or none is needed any "
      "more."},
+    {"badge", engine_badge, METH_O, "badge($self, worker, /)\n--\n\nReturn what the worker shows when it attaches."},
     {"watch", engine_watch, METH_VARARGS,
      "watch($self, worker, fd, pid, /)\n--\n\nThe worker runs; fd becomes readable when it ends."},
     {"abandon", engine_abandon, METH_O,
      "abandon($self, worker, /)\n--\n\nThe worker could not be started or watched; no process is left."},
+    {"revoke", engine_revoke, METH_O,
+     "revoke($self, worker, /)\n--\n\nTurn the worker away; return False if it has attached, or was turned away "
+     "before."},
     {"vacate", engine_vacate, METH_O, "vacate($self, worker, /)\n--\n\nThe worker has left, and was reaped."},
     {"wants_worker", engine_wants_worker, METH_NOARGS,
      "wants_worker($self, /)\n--\n\nDo outstanding tasks exceed workers?"},

@@ -17,14 +17,14 @@ typedef struct {
 
 static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"segment", "doorbell", "parent", "number", "pickler", "stays", "max_memory", NULL};
+    static char *names[] = {"segment", "doorbell", "parent", "badge", "pickler", "stays", "max_memory", NULL};
     struct weirpool_channel channel;
-    unsigned number;
+    unsigned badge;
     PyObject *pickler = Py_None;
     int stays = 0;
     unsigned long long max_memory = 0;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iiiI|OpK", names, &channel.segment, &channel.doorbell,
-                                     &channel.parent, &number, &pickler, &stays, &max_memory)) {
+                                     &channel.parent, &badge, &pickler, &stays, &max_memory)) {
         return NULL;
     }
     Worker *self = (Worker *)type->tp_alloc(type, 0);
@@ -36,7 +36,7 @@ static PyObject *worker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         Py_DECREF(self);
         return NULL;
     }
-    int rc = weirpool_attach(&self->worker, &channel, number);
+    int rc = weirpool_attach(&self->worker, &channel, badge);
     if (rc != 0) {
         self->worker = NULL;
         raise_error(state_of((PyObject *)self), rc);
@@ -240,7 +240,7 @@ static PyType_Slot worker_slots[] = {
     {Py_tp_new, worker_new},
     {Py_tp_dealloc, worker_dealloc},
     {Py_tp_methods, worker_methods},
-    {Py_tp_doc, "Worker(segment, doorbell, parent, number, pickler=None, stays=False, max_memory=0)\n--\n\n"
+    {Py_tp_doc, "Worker(segment, doorbell, parent, badge, pickler=None, stays=False, max_memory=0)\n--\n\n"
                 "This process as a worker of a pool."},
     {0, NULL},
 };

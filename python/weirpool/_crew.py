@@ -10,9 +10,8 @@ import weakref
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
-from weirpool import _core, _interrupts, _reap, _worker
+from weirpool import _core, _interrupts, _reap, _support, _worker
 from weirpool._pickler import Initializer
-from weirpool._support import format_cause
 
 _GRACE_SECONDS = 5.0
 _EXIT_CODE_SECONDS = 1.0  # an exit code is told a moment after the end
@@ -72,7 +71,8 @@ class Crew:
 
     def _start(self, engine: _core.Engine, executor: Any, number: int) -> None:
         channel = _worker.Channel(*engine.channel())
-        process = executor._mp_context.Process(target=_worker.main, args=(channel, number, *_worker_args(executor)))
+        args = channel, engine.badge(number), *_worker_args(executor)
+        process = executor._mp_context.Process(target=_worker.main, args=args)
         try:
             process.start()
             _reap.serialise_polls(process)
@@ -84,6 +84,8 @@ class Crew:
                 _reap.join(process)
                 self.processes.pop(process.pid, None)
                 self._by_number.pop(number, None)
+            elif not engine.revoke(number):  # a process that nobody can end, or see end, is a worker of this pool
+                engine.break_(None, _support.UNKNOWN_WORKER)
             raise
         if self._halted:  # by a signal handler, meanwhile
             process.kill()
@@ -134,7 +136,7 @@ class Crew:
             if self._engine is not None and self._engine.wants_worker():
                 self.start_one()
         except BaseException as error:
-            return format_cause(error)
+            return _support.format_cause(error)
         return None
 
     def is_deserted(self) -> bool:

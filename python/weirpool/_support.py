@@ -35,6 +35,10 @@ COLLECTED_LATER = (
     "The ProcessPoolExecutor was garbage collected with work pending after its last worker process had ended; the "
     "pending work can never be run. Keep a reference to the executor until then."
 )
+UNKNOWN_WORKER = (
+    "The start of a worker process was interrupted by a signal handler, and that process works on: nobody knows which "
+    "it is, so nobody would see it die."
+)
 CORRUPT = "A worker process wrote over the memory that it shares with the pool: nothing there can be relied on."
 
 

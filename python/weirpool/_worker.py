@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -30,11 +31,11 @@ def _receive(*duplicates: Any) -> Channel:
     return Channel(*fds)
 
 
-def main(channel: Channel, number: int, *args: Any) -> None:
+def main(channel: Channel, badge: int, *args: Any) -> None:
     """A worker's life. Ctrl-C reaches the whole process group: who is idle, or starts, leaves without a word."""
     try:
         _interrupts.resume()
-        _serve(channel, number, *args)
+        _serve(channel, badge, *args)
     except KeyboardInterrupt:
         return
     finally:
@@ -50,7 +51,7 @@ def _die_silently_of_ctrl_c() -> None:
 
 def _serve(
     channel: Channel,
-    number: int,
+    badge: int,
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
     limits: tuple[int, int],
@@ -60,7 +61,7 @@ def _serve(
     """Execute tasks until the pool has no more of them, or until one of the limits is reached.
 
     Args:
-        channel, number: The pool's, and this worker's in it.
+        channel, badge: The pool's, and what lets this worker in.
         initializer, initargs: Called first.
         limits: How many tasks to execute, and how many bytes of memory to have; 0: no limit.
         pickler: As the executor's.
@@ -68,7 +69,12 @@ def _serve(
     """
     _pickler.of_this_worker = _pickler.find(pickler)
     max_tasks, max_memory = limits
-    worker = _core.Worker(*channel.fds, number, _pickler.of_this_worker, stays, max_memory)
+    try:
+        worker = _core.Worker(*channel.fds, badge, _pickler.of_this_worker, stays, max_memory)
+    except OSError as error:
+        if error.errno == errno.ESTALE:  # nobody waits for this process any more
+            return
+        raise
     if _set_up(worker, initializer, initargs, stays):
         worker.run(max_tasks)
 

@@ -636,6 +636,8 @@ static void use_in_child(void)
     CHECK_RC(weirpool_check(pool, NULL, 0), -ECHILD);
     CHECK_RC(weirpool_worker_reserve(pool, &worker), -ECHILD);
     CHECK_RC(weirpool_worker_watch(pool, 0, 0, 1), -ECHILD);
+    CHECK_RC(weirpool_worker_revoke(pool, 0), -ECHILD);
+    (void)weirpool_worker_badge(pool, 0);
     CHECK_EQ(weirpool_sweep(pool, &task, 1), 0);
     weirpool_forgo(pool, 0);
     weirpool_told(pool, parents_task);

@@ -43,7 +43,7 @@ static inline void hand_open(struct hand *hand, weirpool *pool)
     void *arena = NULL;
     CHECK_OK(wp_os_map(hand->segment.fd, hand->segment.arena_at, hand->segment.arena_size, false, &arena));
     hand->segment.arena = arena;
-    CHECK_OK(wp_worker_open(&hand->worker, &hand->segment, &channel, hand->number));
+    CHECK_OK(wp_worker_open(&hand->worker, &hand->segment, &channel, weirpool_worker_badge(hand->pool, hand->number)));
     weirpool_announce(hand->worker, WEIRPOOL_UP);
 }
 
@@ -125,11 +125,12 @@ static inline pid_t fork_worker(weirpool *pool, uint32_t *number, weirpool_worke
     struct weirpool_channel channel;
     weirpool_channel(pool, &channel);
     CHECK_OK(weirpool_worker_reserve(pool, number));
+    uint32_t badge = weirpool_worker_badge(pool, *number);
     fflush(NULL);
     pid_t pid = fork();
     CHECK_SYS(pid);
     if (pid == 0) {
-        CHECK_OK(weirpool_attach(worker, &channel, *number));
+        CHECK_OK(weirpool_attach(worker, &channel, badge));
     }
     return pid;
 }

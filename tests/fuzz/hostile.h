@@ -433,7 +433,8 @@ static void begin_worker(uint32_t i)
     CHECK_OK(wp_os_map(hand->segment.fd, hand->segment.arena_at, hand->segment.arena_size, false, &arena));
     hand->segment.arena = arena;
     *actor = (struct actor){.hand = *hand, .present = true, .alive = true};
-    CHECK_OK(wp_worker_open(&actor->hand.worker, &actor->hand.segment, &channel, hand->number));
+    CHECK_OK(wp_worker_open(&actor->hand.worker, &actor->hand.segment, &channel,
+                            weirpool_worker_badge(stage.pool, hand->number)));
     weirpool_announce(actor->hand.worker, WEIRPOOL_UP);
 }
 
