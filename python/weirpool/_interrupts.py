@@ -1,55 +1,118 @@
-"""Ctrl-C at moments at which it would be lost, or leave half of something: it is put off until they are over."""
+"""Signals at moments at which what their handlers raise would be lost, or leave half of something: they are put off."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
 _Handler = Callable[[int, FrameType | None], Any]
 
-_put_off: _Handler | None = None  # what handles Ctrl-C otherwise, while it is put off
-_came = False
+_PATIENCE_SECONDS = 1.0  # from then on a signal that comes again takes effect at once
+
+_block: _Block | None = None  # that the main thread is in
 
 
 @contextlib.contextmanager
 def put_off() -> Iterator[None]:
-    """Within this block Ctrl-C does nothing, and at its end it does what it would have done.
+    """Within this block no handler of Python's runs; at its end those run whose signals have come.
 
-    A second one takes effect at once. For the main thread, where handlers run; in others, and within another such
-    block, this does nothing. Python prints and drops what a handler raises in a hook of fork()'s.
+    For the main thread, where handlers run; in others, and within another such block, this does nothing. A second
+    Ctrl-C takes effect at once, and so does any other signal that comes again a second later: what the block waits for
+    may be stopped.
     """
-    global _put_off, _came
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or _put_off is not None or not callable(handler):
+    global _block
+    if threading.current_thread() is not threading.main_thread() or _block is not None:
         yield
         return
-    owner = os.getpid()
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        global _came
-        if _came:  # who presses it again has waited long enough
-            handler(number, frame)
-        _came = True
-
-    _came, _put_off = False, handler
-    signal.signal(signal.SIGINT, remember)
+    block = _Block()
     try:
+        block.begin()
+        _block = block
         yield
     finally:
-        if os.getpid() == owner:
-            resume()
+        if os.getpid() == block.owner:
+            _block = None
+            block.end()
 
 
 def resume() -> None:
-    """Handle Ctrl-C again, and that which has come: also in a child that was forked within the block."""
-    global _put_off
-    handler, _put_off = _put_off, None
-    if handler is not None:
-        signal.signal(signal.SIGINT, handler)
-        if _came:
-            handler(signal.SIGINT, None)
+    """Handle signals again, and those that have come: in a child that was forked within the block."""
+    global _block
+    block, _block = _block, None
+    if block is not None:
+        block.end()
+
+
+class _Block:
+    """Stands in the place of every handler. Once it is over it only passes on, should it be left there."""
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        self.thread = threading.get_ident()
+        self.came: dict[int, float] = {}  # when first
+        self._handlers: dict[int, _Handler] = {}
+        self._is_over = False
+
+    def begin(self) -> None:
+        for number in range(1, signal.NSIG):
+            handler = signal.getsignal(number)
+            if callable(handler):
+                self._handlers[number] = handler
+                signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._is_over or self._comes_again(number):
+            self._handlers[number](number, frame)
+
+    def _comes_again(self, number: int) -> bool:
+        now = time.monotonic()
+        if number not in self.came:
+            self.came[number] = now
+            return False
+        return number == signal.SIGINT or now - self.came[number] >= _PATIENCE_SECONDS
+
+    def end(self) -> None:
+        self._is_over = True
+        try:
+            self.restore()
+        finally:
+            try:
+                self._catch_up()
+            finally:
+                self.restore()  # a handler may have raised in the midst of the first one
+
+    def restore(self) -> None:
+        for number, handler in self._handlers.items():
+            if signal.getsignal(number) == self._note:
+                signal.signal(number, handler)
+
+    def _catch_up(self) -> None:
+        """All of them, whatever they raise."""
+        if self.came:
+            number, _ = self.came.popitem()
+            try:
+                self._handlers[number](number, sys._getframe())
+            finally:
+                self._catch_up()
+
+
+def _begin_child() -> None:
+    """In a forked child: what came was the parent's. A child that is not a worker has its handlers back."""
+    global _block
+    if _block is None:
+        return
+    _block.came.clear()
+    if threading.get_ident() != _block.thread:
+        _block.restore()
+        _block = None
+
+
+if hasattr(os, "register_at_fork"):  # not where there is no fork()
+    os.register_at_fork(after_in_child=_begin_child)

@@ -35,7 +35,6 @@ from support import (
 )
 
 import weirpool
-from weirpool import _interrupts
 
 SOON = 60.0
 AT_ONCE = 20.0  # seconds for what takes a fraction of one
@@ -252,24 +251,6 @@ def test_a_block_that_ctrl_c_leaves_cancels_what_has_not_started(script: Start, 
     assert program.finish(AT_ONCE) == ["False True"]
     assert program.err.read_text() == ""
     program.leaves_nothing()
-
-
-def test_ctrl_c_that_is_put_off_comes_later_and_a_second_one_at_once() -> None:
-    seen = []
-    before = signal.signal(signal.SIGINT, lambda *_: seen.append("handled"))
-    try:
-        with _interrupts.put_off():
-            with _interrupts.put_off():
-                signal.raise_signal(signal.SIGINT)
-            assert seen == []
-        assert seen == ["handled"]
-        with _interrupts.put_off():
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
-            assert seen == ["handled"] * 2
-        assert seen == ["handled"] * 3
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 # ---- The interpreter's exit ----------------------------------------------------------------------

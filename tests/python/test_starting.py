@@ -1,0 +1,332 @@
+"""Signals that come while a worker is being started: no worker is left that nobody knows, and no task is run twice."""
+
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support import Gate, Script, every_mode, executor_text, in_forked_child
+
+from weirpool import _interrupts
+
+AT_ONCE = 20.0  # seconds for what takes a fraction of one
+Start = Callable[..., Script]
+
+RAISING = """
+    from starts import Late, each_start, wait_held
+    from support import is_gone
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*_):
+        raise Interrupted
+
+    def press_twice():  # a second Ctrl-C is not put off
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGALRM, interrupt)
+"""
+
+
+@pytest.fixture
+def raising(script: Start) -> Start:
+    """Starts a script that begins with the above."""
+    return lambda body, *args: script(RAISING + body, *args)
+
+
+# ---- Handlers that raise -------------------------------------------------------------------------
+
+
+@every_mode
+def test_a_handler_that_raises_while_a_worker_is_started(raising: Start, method: str, mode: str) -> None:
+    """It does so when the worker is there: submit() raises what it raised, and the pool has all its workers."""
+    program = raising(
+        f"""
+    starts = each_start({method!r}, lambda pid: signal.raise_signal(signal.SIGALRM))
+    with {executor_text(8, 2, method, mode)} as pool:
+        for _ in range(2):
+            try:
+                pool.submit(tasks.nothing)
+                say("submitted")
+            except Interrupted:
+                say("interrupted")
+        assert set(pool._processes) == set(starts)
+        try:
+            assert sum(pool.map(tasks.square, range(200))) == sum(n * n for n in range(200))
+        except Interrupted:  # it started one more
+            assert sum(pool.map(tasks.square, range(200))) == sum(n * n for n in range(200))
+        pool._check()
+        assert set(pool._processes) == set(starts)
+    """
+    )
+    said = program.finish(AT_ONCE)
+    assert said[0] == "interrupted"
+    assert program.err.read_text() == ""
+    program.leaves_nothing()
+
+
+@pytest.mark.race
+@every_mode
+def test_a_handler_that_raises_at_any_moment_of_starts(raising: Start, tmp_path: Path, method: str, mode: str) -> None:
+    """Each task that was accepted runs once, whenever it comes."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    turns = {"fork": 15, "forkserver": 10, "spawn": 5}[method]
+    program = raising(
+        f"""
+    import random
+    chance, number, seen = random.Random({seed}), 0, 0
+    for turn in range({turns}):
+        path = os.path.join(sys.argv[1], f"log{{turn}}")
+        with {executor_text(40, 3, method, mode)} as pool:
+            futures = {{}}
+            for _ in range(9):
+                number += 1
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0.0001 + chance.random() * 0.02)
+                    futures[number] = pool.submit(tasks.log, path, number)
+                    time.sleep(1)  # until it comes
+                except Interrupted:
+                    seen += number not in futures
+            wait(list(futures.values()))
+            assert [future.exception() for future in futures.values()] == [None] * len(futures)
+            pool._check()
+            assert sorted(pool._processes) == sorted(worker.pid for worker in pool.stats().workers)
+        with open(path) as lines:
+            ran = [int(line) for line in lines]
+        assert len(set(ran)) == len(ran), "a task ran twice"
+        assert set(futures) <= set(ran), "a task was lost"
+    assert seen > 0, "the test proves nothing"
+    say("ended")
+    """,
+        tmp_path,
+    )
+    assert program.finish(100) == ["ended"]
+    assert program.err.read_text() == ""
+    program.leaves_nothing()
+
+
+@pytest.mark.race
+@every_mode
+def test_a_service_that_is_told_to_end_while_it_starts_workers(script: Start, method: str, mode: str) -> None:
+    """SIGTERM's handler raises SystemExit, as in many services: a clean exit, at whatever moment."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    program = script(
+        f"""
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+        say("ready")
+        while True:
+            with {executor_text(4, 3, method, mode)} as pool:
+                list(pool.map(tasks.square, range(20)))
+        """
+    )
+    assert program.line() == "ready"
+    threading.Event().wait(random.Random(seed).random() * 0.5)
+    os.kill(program.pid, signal.SIGTERM)
+    assert program.end(AT_ONCE) == 7
+    assert program.err.read_text() == ""
+    program.leaves_nothing()
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_a_handler_that_stops_the_task_of_a_worker_that_is_started(raising: Start, gate: Gate, method: str) -> None:
+    """cancel(force=True) waits for that worker's end, so the pool has to know its process by then."""
+    program = raising(
+        f"""
+    from weirpool._crew import Crew
+    watch, late = Crew._watch, []
+
+    def watch_late(*args):
+        if late:
+            soon(late[0].running, "the worker has claimed it")
+            signal.raise_signal(signal.SIGALRM)
+        watch(*args)
+
+    Crew._watch = watch_late
+    with {executor_text(8, 2, method, "replace")} as pool:
+        held = pool.submit(tasks.hold, sys.argv[1])
+        soon(held.running, "it runs")
+        signal.signal(signal.SIGALRM, lambda *_: say(late[0].cancel(force=True)))
+        start_one, pool._crew.start_one = pool._crew.start_one, lambda: None
+        late.append(pool.submit(tasks.hold, sys.argv[1]))
+        start_one()
+        assert late[0].cancelled()
+        late.clear()
+        open(os.path.join(sys.argv[1], "open"), "w").close()
+        pool._check()
+    """,
+        gate.folder,
+    )
+    assert program.finish(AT_ONCE) == ["True"]
+    assert program.err.read_text() == ""
+    program.leaves_nothing()
+
+
+# ---- A start that is interrupted all the same ----------------------------------------------------
+
+
+@every_mode
+def test_a_worker_that_nobody_knows_and_that_comes_late_is_turned_away(
+    raising: Start, gate: Gate, tmp_path: Path, method: str, mode: str
+) -> None:
+    """Its number is another's by then. It leaves without a word, and has run nothing."""
+    executor = f"{executor_text(8, 1, method, mode)[:-1]}, initializer=tasks.nothing_with, initargs=(late,))"
+    program = raising(
+        f"""
+    folder, path = sys.argv[1:]
+    late = Late(folder, {method!r})
+    starts = each_start({method!r}, lambda pid: len(starts) == 1 and (wait_held(folder), press_twice()))
+    with {executor} as pool:
+        try:
+            pool.submit(tasks.log, path, -1)
+        except KeyboardInterrupt:
+            say("interrupted")
+        futures = [pool.submit(tasks.log, path, number) for number in range(50)]
+        wait(futures)
+        open(os.path.join(folder, "open"), "w").close()
+        futures += [pool.submit(tasks.log, path, number) for number in range(50, 100)]
+        soon(lambda: is_gone(starts[0]), "the late one leaves")
+        wait(futures)
+        assert [future.exception() for future in futures] == [None] * 100
+        pool._check()
+        assert list(pool._processes) == starts[1:]
+    with open(path) as lines:
+        assert sorted(map(int, lines)) == list(range(100))
+    """,
+        gate.folder,
+        tmp_path / "log",
+    )
+    assert program.finish(AT_ONCE) == ["interrupted"]
+    assert program.err.read_text() == ""
+    program.leaves_nothing()
+
+
+@pytest.mark.parametrize(("method", "mode"), [("spawn", "break"), ("spawn", "replace"), ("forkserver", "replace")])
+def test_a_worker_that_nobody_knows_and_that_works_breaks_the_pool(
+    raising: Start, gate: Gate, method: str, mode: str
+) -> None:
+    """Nobody would see it die. So everybody is told why, and it leaves."""
+    executor = f"{executor_text(8, 1, method, mode)[:-1]}, initializer=tasks.hold, initargs=(folder,))"
+    program = raising(
+        f"""
+    folder = sys.argv[1]
+    each_start({method!r}, lambda pid: (wait_held(folder), press_twice()))
+    with {executor} as pool:
+        try:
+            pool.submit(tasks.nothing)
+        except KeyboardInterrupt:
+            say("interrupted")
+        try:
+            pool.submit(tasks.nothing)
+        except BrokenProcessPool as error:
+            say(error)
+        open(os.path.join(folder, "open"), "w").close()
+    """,
+        gate.folder,
+    )
+    interrupted, reason = program.finish(AT_ONCE)
+    assert interrupted == "interrupted"
+    assert "interrupted by a signal handler" in reason
+    assert program.err.read_text() == ""
+    program.leaves_nothing()
+
+
+# ---- Putting signals off -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def seen() -> Iterator[list[int]]:
+    """Signals whose handlers have run: SIGUSR1, SIGUSR2, SIGALRM and SIGINT have such."""
+    numbers = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGINT)
+    came: list[int] = []
+    before = [signal.signal(number, lambda number, _: came.append(number)) for number in numbers]
+    yield came
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+def test_ctrl_c_that_is_put_off_comes_later_and_a_second_one_at_once(seen: list[int]) -> None:
+    with _interrupts.put_off():
+        with _interrupts.put_off():
+            signal.raise_signal(signal.SIGINT)
+        assert seen == []
+    assert len(seen) == 1
+    with _interrupts.put_off():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert len(seen) == 2
+    assert len(seen) == 3
+
+
+def test_any_signal_is_put_off_however_often_it_comes(seen: list[int]) -> None:
+    handlers = [signal.getsignal(number) for number in range(1, signal.NSIG)]
+    with _interrupts.put_off():
+        for number in (signal.SIGUSR1, signal.SIGALRM, signal.SIGUSR1, signal.SIGALRM):
+            signal.raise_signal(number)
+        assert seen == []
+    assert sorted(seen) == sorted([signal.SIGUSR1, signal.SIGALRM])
+    assert [signal.getsignal(number) for number in range(1, signal.NSIG)] == handlers
+
+
+def test_a_signal_that_comes_again_later_takes_effect(seen: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is put off by a start that hangs can end it."""
+    with _interrupts.put_off():
+        signal.raise_signal(signal.SIGUSR1)
+        monkeypatch.setattr(_interrupts, "_PATIENCE_SECONDS", 0.0)
+        signal.raise_signal(signal.SIGUSR1)
+        assert seen == [signal.SIGUSR1]
+
+
+def test_handlers_that_raise_are_all_called_and_all_there_again(seen: list[int]) -> None:
+    def fail(number: int, _: object) -> None:
+        seen.append(number)
+        raise KeyError(number)
+
+    numbers = [signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM]
+    for number in numbers:
+        signal.signal(number, fail)
+    with pytest.raises(KeyError) as raised, _interrupts.put_off():
+        for number in numbers:
+            signal.raise_signal(number)
+        raise ValueError("in the block")
+    assert sorted(seen) == sorted(numbers)
+    assert [signal.getsignal(number) for number in numbers] == [fail] * 3
+    errors = [raised.value]
+    while (context := errors[-1].__context__) is not None:
+        errors.append(context)  # type: ignore[arg-type]
+    assert [type(error) for error in errors] == [KeyError] * 3 + [ValueError]
+
+
+def test_a_handler_that_a_handler_has_replaced_is_left_alone(seen: list[int]) -> None:
+    def replace(*_: object) -> None:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        raise KeyError
+
+    signal.signal(signal.SIGUSR2, replace)
+    with pytest.raises(KeyError), _interrupts.put_off():
+        signal.raise_signal(signal.SIGUSR2)
+    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN
+    assert signal.getsignal(signal.SIGUSR2) is replace
+
+
+def test_a_fork_by_another_thread_has_its_handlers(seen: list[int]) -> None:
+    """It is no worker, and nobody resumes there: what puts signals off must not stay."""
+
+    def say() -> object:
+        signal.raise_signal(signal.SIGUSR2)
+        return seen
+
+    said: list[str] = []
+    with _interrupts.put_off():
+        signal.raise_signal(signal.SIGUSR1)
+        forker = threading.Thread(target=lambda: said.append(in_forked_child(say)))
+        forker.start()
+        forker.join()
+        assert said == [str([int(signal.SIGUSR2)])]
+    assert seen == [signal.SIGUSR1]
