@@ -84,8 +84,9 @@ class Collector(threading.Thread):
         self._engine.shutdown()
 
     def cancel_waiting(self) -> None:
-        """Cancel what no worker has started."""
+        """Cancel what no worker has started, and wait for no worker that starts."""
         self._engine.cancel_waiting(0)
+        self._crew.turn_away()
 
     def _replace_one(self) -> bool:
         """A worker has left, or died: another takes its place. If there is none, what waits ends with the reason.

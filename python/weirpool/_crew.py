@@ -7,10 +7,11 @@ import os
 import threading
 import time
 import weakref
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
-from weirpool import _core, _interrupts, _reap, _support, _worker
+from weirpool import _core, _entry, _interrupts, _reap, _support, _worker
 from weirpool._pickler import Initializer
 
 _GRACE_SECONDS = 5.0
@@ -71,10 +72,12 @@ class Crew:
 
     def _start(self, engine: _core.Engine, executor: Any, number: int) -> None:
         channel = _worker.Channel(*engine.channel())
-        args = channel, engine.badge(number), *_worker_args(executor)
+        args = executor._replaces, channel, engine.badge(number), *_worker_args(executor)
         process = executor._mp_context.Process(target=_worker.main, args=args)
+        process.name = _entry.Name(process.name)
         try:
-            process.start()
+            with _ctrl_c_blocked(executor):
+                process.start()
             _reap.serialise_polls(process)
             self.processes[process.pid] = self._by_number[number] = process
             self._watch(engine, number, process)
@@ -165,6 +168,14 @@ class Crew:
             if self._dead is None:
                 self._dead = dead
 
+    def turn_away(self) -> None:
+        """End the workers that have not come yet, and may import for long: nobody waits for them any more."""
+        engine = self._engine
+        with self._lock:
+            for number, process in self._by_number.items():
+                if engine is not None and engine.revoke(number):
+                    process.kill()
+
     def join(self) -> None:
         """Wait for workers that were told to leave."""
         for process in self._all():
@@ -206,4 +217,16 @@ def _worker_args(executor: Any) -> tuple[Any, ...]:
     if initializer is not None and pickler is not None:
         initializer = Initializer(pickler, initializer)
     limits = executor._max_tasks_per_child or 0, executor._max_worker_memory or 0
-    return initializer, executor._initargs, limits, pickler, executor._replaces
+    return initializer, executor._initargs, limits, pickler
+
+
+def _ctrl_c_blocked(executor: Any) -> contextlib.AbstractContextManager[None]:
+    """For the process that is started within: a spawned one has the signal mask of the thread that starts it.
+
+    Not with initargs: where they do not fit into a pipe they are read when the worker has imported the main module, and
+    whoever waits for that in the main thread wants to interrupt it.
+    """
+    if executor._mp_context.get_start_method(allow_none=False) != "spawn" or executor._initargs:
+        return contextlib.nullcontext()
+    resource_tracker.ensure_running()  # else it is started within, and leaves Ctrl-C unblocked
+    return _entry.blocked()

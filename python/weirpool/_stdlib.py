@@ -338,6 +338,9 @@ class Keeper(Collector):
     def __init__(self, executor: Any, pool: Pool) -> None:
         super().__init__(executor, pool, pool)  # type: ignore[arg-type]
 
+    def cancel_waiting(self) -> None:
+        self._engine.cancel_waiting(0)
+
     def _collect(self) -> None:
         self._engine.serve()
         if self._engine.why() is not None:

@@ -11,7 +11,7 @@ from concurrent.futures import _base
 from multiprocessing import reduction
 from typing import Any
 
-from weirpool import _core, _interrupts, _pickler
+from weirpool import _core, _entry, _interrupts, _pickler
 
 
 class Channel:
@@ -31,11 +31,16 @@ def _receive(*duplicates: Any) -> Channel:
     return Channel(*fds)
 
 
-def main(channel: Channel, badge: int, *args: Any) -> None:
-    """A worker's life. Ctrl-C reaches the whole process group: who is idle, or starts, leaves without a word."""
+def main(stays: bool, *args: Any) -> None:
+    """A worker's life. Ctrl-C reaches the whole process group: who is idle, or starts, leaves without a word.
+
+    Args:
+        stays: It does not, nor does a task that cannot be unpickled end it.
+        args: As of _serve().
+    """
     try:
         _interrupts.resume()
-        _serve(channel, badge, *args)
+        _serve(stays, *args)
     except KeyboardInterrupt:
         return
     finally:
@@ -50,23 +55,25 @@ def _die_silently_of_ctrl_c() -> None:
 
 
 def _serve(
+    stays: bool,
     channel: Channel,
     badge: int,
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
     limits: tuple[int, int],
     pickler: str | _pickler.Pickler | None,
-    stays: bool,
 ) -> None:
     """Execute tasks until the pool has no more of them, or until one of the limits is reached.
 
     Args:
+        stays: As of main().
         channel, badge: The pool's, and what lets this worker in.
         initializer, initargs: Called first.
         limits: How many tasks to execute, and how many bytes of memory to have; 0: no limit.
         pickler: As the executor's.
-        stays: Ctrl-C does not end an idle worker, nor a task that cannot be unpickled any worker.
     """
+    if not stays:
+        _entry.unblock()
     _pickler.of_this_worker = _pickler.find(pickler)
     max_tasks, max_memory = limits
     try:
@@ -75,22 +82,24 @@ def _serve(
         if error.errno == errno.ESTALE:  # nobody waits for this process any more
             return
         raise
-    if _set_up(worker, initializer, initargs, stays):
-        worker.run(max_tasks)
+    try:
+        if stays:
+            _entry.drop()
+        if _set_up(worker, initializer, initargs):
+            worker.run(max_tasks)
+    except KeyboardInterrupt:
+        if not stays:
+            raise
+        worker.announce(_core.LEAVES)  # another takes its place
 
 
-def _set_up(
-    worker: _core.Worker, initializer: Callable[..., object] | None, initargs: tuple[Any, ...], stays: bool
-) -> bool:
+def _set_up(worker: _core.Worker, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> bool:
     """Returns whether it is ready for tasks; the pool has been told."""
     try:
         if initializer is not None:
             initializer(*initargs)
     except KeyboardInterrupt:
-        if not stays:
-            raise
-        worker.announce(_core.LEAVES)  # another takes its place
-        return False
+        raise
     except BaseException:
         _base.LOGGER.critical("Exception in initializer:", exc_info=True)
         worker.announce(_core.INIT_FAILED)

@@ -260,9 +260,9 @@ class ProcessPoolExecutor(Executor):
         """Shut down without waiting, and cancel all that no worker has started. Does nothing in a forked child."""
         if self._owner == os.getpid():
             self.shutdown(wait=False)
-            engine = self._engine
-            if engine is not None:
-                engine.cancel_waiting(0)
+            collector = self._executor_manager_thread
+            if collector is not None:
+                collector.cancel_waiting()
 
     def terminate_workers(self) -> None:
         """Shut down without waiting, cancel what can be cancelled, and send each worker SIGTERM.

@@ -3,12 +3,13 @@
 import os
 import random
 import signal
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import Gate, Script, every_mode, executor_text, in_forked_child
+from support import DEATH_MODES, Gate, Script, every_mode, executor_text, in_forked_child, wait_asleep
 
 from weirpool import _interrupts
 
@@ -233,6 +234,126 @@ def test_a_worker_that_nobody_knows_and_that_works_breaks_the_pool(
     interrupted, reason = program.finish(AT_ONCE)
     assert interrupted == "interrupted"
     assert "interrupted by a signal handler" in reason
+    assert program.err.read_text() == ""
+    program.leaves_nothing()
+
+
+# ---- Ctrl-C while workers import -----------------------------------------------------------------
+
+# A module that takes long to import, in a worker, and says when that begins.
+SLOW = """
+    import multiprocessing, os, sys, time
+
+    folder = os.path.dirname(__file__)
+    if multiprocessing.current_process().name != "MainProcess":
+        open(os.path.join(folder, f"importing-{os.getpid()}"), "w").close()
+        while not os.path.exists(os.path.join(folder, "open")):
+            time.sleep(0.002)
+
+    def nothing():
+        pass
+"""
+IMPORTING = """
+    import slow, glob
+    pool = {executor}
+    threads = [threading.Thread(target=pool.submit, args=(tasks.nothing,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    soon(lambda: len(glob.glob(sys.argv[1] + "/importing-*")) == 3, "they import")
+"""
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Path:
+    (tmp_path / "slow.py").write_text(textwrap.dedent(SLOW))
+    return tmp_path
+
+
+def importing(method: str, mode: str) -> str:
+    """Three workers import the slow module, whose function is their initializer."""
+    return IMPORTING.format(executor=f"{executor_text(9, 3, method, mode)[:-1]}, initializer=slow.nothing)")
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_ctrl_c_while_workers_import_harms_no_pool_that_replaces(script: Start, slow: Path, method: str) -> None:
+    """The program goes on, and so do its workers: no death, no traceback."""
+    program = script(
+        importing(method, "replace")
+        + """
+    try:
+        say("ready")
+        time.sleep(60)
+    except KeyboardInterrupt:
+        say("interrupted")
+    open(sys.argv[1] + "/open", "w").close()
+    assert sum(pool.map(tasks.square, range(100))) == sum(n * n for n in range(100))
+    pool._check()
+    say(pool.stats().workers_died, len(glob.glob(sys.argv[1] + "/importing-*")))
+    pool.shutdown()
+    """,
+        slow,
+    )
+    assert program.line() == "ready"
+    program.ctrl_c()
+    assert program.finish(AT_ONCE) == ["interrupted", "0 3"]
+    assert program.err.read_text() == ""
+    program.leaves_nothing()
+
+
+@pytest.mark.parametrize("place", ["in the block", "at the interpreter's exit"])
+@pytest.mark.parametrize("mode", DEATH_MODES)
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_ctrl_c_does_not_wait_for_workers_that_import(
+    script: Start, slow: Path, method: str, mode: str, place: str
+) -> None:
+    """One is enough, although they would import for ever."""
+    wait_there = """
+    try:
+        with pool:
+            say("ready")
+    except KeyboardInterrupt:
+        say("interrupted")
+    """
+    program = script(importing(method, mode) + (wait_there if place == "in the block" else '    say("ready")'), slow)
+    assert program.line() == "ready"
+    wait_asleep(program.pid)
+    program.ctrl_c()
+    program.end(AT_ONCE)
+    program.leaves_nothing()
+    if place == "in the block":
+        assert program.line() == "interrupted"
+        assert program.err.read_text() == ""
+
+
+@pytest.mark.race
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_ctrl_c_at_any_moment_of_starts_leaves_a_pool_that_replaces(script: Start, method: str) -> None:
+    """Whatever a worker was doing: its interpreter began, it imported, attached, waited."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    program = script(
+        f"""
+    with {executor_text(9, 1, method, "replace")} as pool:  # else the fork server may be interrupted
+        pool.submit(tasks.nothing).result()
+    with {executor_text(9, 3, method, "replace")} as pool:
+        try:
+            say("ready")
+            for _ in range(9):
+                pool.submit(tasks.nap, 0.01)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            say("interrupted")
+        assert sum(pool.map(tasks.square, range(100))) == sum(n * n for n in range(100))
+        pool._check()
+        assert pool.stats().workers_died < 3
+    """
+    )
+    assert program.line() == "ready"
+    threading.Event().wait(random.Random(seed).random() * 0.4)
+    program.ctrl_c()
+    assert program.finish(AT_ONCE) == ["interrupted"]
     assert program.err.read_text() == ""
     program.leaves_nothing()
 

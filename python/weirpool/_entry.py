@@ -1,0 +1,49 @@
+"""How a worker that is not forked comes past Ctrl-C, until it can say what that means to it: blocked."""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+_CTRL_C = {signal.SIGINT}
+
+
+@contextlib.contextmanager
+def blocked() -> Iterator[None]:
+    """Processes that this thread spawns within this block have Ctrl-C blocked from their first moment."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _CTRL_C)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Name(str):
+    """The name of a process, in which it blocks Ctrl-C.
+
+    It is the first that the process unpickles: before it imports the main module, and before it could import ours.
+    """
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return operator.getitem, ((str(self), _Block()), 0)
+
+
+class _Block:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return signal.pthread_sigmask, (int(signal.SIG_BLOCK), {int(signal.SIGINT)})
+
+
+def unblock() -> None:
+    """The worker takes Ctrl-C from now on, and what has come."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _CTRL_C)
+
+
+def drop() -> None:
+    """The worker takes Ctrl-C from now on; what has come is not for it."""
+    signal.sigtimedwait(_CTRL_C, 0)
+    unblock()
