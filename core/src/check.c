@@ -139,7 +139,7 @@ static bool is_any_limit_unknown(const struct weirpool *pool)
     for (uint32_t i = 0; i < pool->segment.slots; i++) {
         limited += pool->table.tasks[i] != NULL && pool->table.tasks[i]->limit_ns != 0;
     }
-    return count_links(&pool->limited) != limited || (limited > 0 && pool->alarm < 0);
+    return count_links(&pool->limited) != limited || pool->limited_count != limited || (limited > 0 && pool->alarm < 0);
 }
 
 /* Nobody would end such a task. */

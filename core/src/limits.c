@@ -9,6 +9,9 @@
 /* Looks are not closer to each other: a limit of a nanosecond would have the collector do nothing else. */
 #define GRAIN_NS INT64_C(1000000)
 
+/* How far a look may walk along the list for the sake of later ones. */
+#define STEPS_A_LOOK 256u
+
 static void set_alarm(struct weirpool *pool, int64_t at)
 {
     pool->alarm_at = at;
@@ -28,16 +31,18 @@ void wp_limit_begins(struct weirpool *pool, struct weirpool_task *task)
     bool alone = wp_list_is_empty(&pool->limited);
     pool->shortest_limit = alone ? task->limit_ns : wp_sooner(pool->shortest_limit, task->limit_ns);
     wp_list_append(&pool->limited, &task->limit_link);
+    pool->limited_count++;
     int64_t first = now + (task->limit_ns > GRAIN_NS ? task->limit_ns : GRAIN_NS);
     if (first < pool->alarm_at) {
         set_alarm(pool, first);
     }
 }
 
-void wp_limit_ends(struct weirpool_task *task)
+void wp_limit_ends(struct weirpool *pool, struct weirpool_task *task)
 {
     if (task->limit_ns != 0) {
         wp_list_remove(&task->limit_link);
+        pool->limited_count--;
     }
 }
 
@@ -75,6 +80,24 @@ static bool is_queued(const struct weirpool *pool, const struct weirpool_task *t
            wp_state(task->position, 0, WP_QUEUED);
 }
 
+/*
+ * The shortest limit of those that are queued, from `first` on, or a shorter one of a task that was queued: that costs
+ * looks which find nothing. It is found anew as soon as the looks since the last time have earned the walk.
+ */
+static int64_t find_shortest(struct weirpool *pool, const struct wp_link *first)
+{
+    pool->steps_earned += STEPS_A_LOOK;
+    if (pool->steps_earned >= pool->limited_count) {
+        pool->steps_earned = 0;
+        pool->shortest_limit = WEIRPOOL_FOREVER;
+        for (const struct wp_link *link = first; link != &pool->limited; link = link->next) {
+            const struct weirpool_task *task = wp_container_of(link, struct weirpool_task, limit_link);
+            pool->shortest_limit = wp_sooner(pool->shortest_limit, task->limit_ns);
+        }
+    }
+    return pool->shortest_limit;
+}
+
 void wp_enforce_limits(struct weirpool *pool)
 {
     int64_t now = wp_os_now();
@@ -82,7 +105,7 @@ void wp_enforce_limits(struct weirpool *pool)
     for (struct wp_link *link = pool->limited.next; link != &pool->limited; link = link->next) {
         struct weirpool_task *task = wp_container_of(link, struct weirpool_task, limit_link);
         if (is_queued(pool, task)) { /* and so is all that was published later */
-            next = wp_sooner(next, now + pool->shortest_limit);
+            next = wp_sooner(next, now + find_shortest(pool, link));
             break;
         }
         next = wp_sooner(next, enforce(pool, task, now));

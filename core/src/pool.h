@@ -69,7 +69,9 @@ struct weirpool {
     uint64_t unpublished; /* permits whose task is not in table or overflow yet */
     uint64_t starts_seen; /* tasks at positions below are known to have been started */
     struct wp_link limited; /* tasks with a limit, in slots: in the order of their positions */
-    int64_t shortest_limit; /* since it was empty */
+    uint64_t limited_count;
+    int64_t shortest_limit; /* of those that are queued there, or shorter */
+    uint64_t steps_earned; /* towards finding it anew; see find_shortest() */
     int64_t alarm_at; /* when the first of them could be over it */
     uint64_t held; /* permits of taken tasks that are not told yet */
     uint64_t submitted;
@@ -233,7 +235,7 @@ void wp_worker_failed(struct weirpool *pool, uint32_t worker);
 
 /* limits.c: the task, which may have a limit, is about to be published in its slot; is out of it. */
 void wp_limit_begins(struct weirpool *pool, struct weirpool_task *task);
-void wp_limit_ends(struct weirpool_task *task);
+void wp_limit_ends(struct weirpool *pool, struct weirpool_task *task);
 
 /* limits.c: stops the tasks that are over their limits. */
 void wp_enforce_limits(struct weirpool *pool);

@@ -102,7 +102,7 @@ void wp_dequeue(struct weirpool *pool, struct weirpool_task *task)
         leave_overflow(pool, task);
     } else if (task->place == WP_IN_SLOT) {
         wp_table_free(&pool->table, task->position);
-        wp_limit_ends(task);
+        wp_limit_ends(pool, task);
     }
     task->place = WP_NOWHERE;
 }

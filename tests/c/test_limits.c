@@ -99,6 +99,42 @@ static void test_limits_with_a_queue(void)
     tear_down_idle();
 }
 
+/* The alarm is not set by the limits of tasks that are gone: the collector would wake for nothing. */
+static void test_a_short_limit_that_is_gone_wakes_nobody(void)
+{
+    enum { TASKS = 900 };
+    struct weirpool_options options = {.bound = TASKS + 2};
+    set_up_replacing(1, &options);
+    atomic_store(&board->hold, true);
+    submit(HOLD, 0, 0);
+    AWAIT(atomic_load(&board->held) == 1);
+    weirpool_task *brief = submit_limited(ANSWER, 1, 0, 2 * MS);
+    for (uint64_t id = 2; id < TASKS + 2; id++) {
+        submit_limited(ANSWER, id, 0, LONG_LIMIT);
+    }
+    wp_lock(rig.pool);
+    wp_enforce_limits(rig.pool);
+    CHECK(rig.pool->alarm_at < check_now() + (int64_t)(LONG_LIMIT / 2));
+    wp_unlock(rig.pool);
+    CHECK_OK(weirpool_cancel(rig.pool, brief));
+    wp_lock(rig.pool);
+    for (int looks = 0; looks < 8; looks++) {
+        wp_enforce_limits(rig.pool);
+    }
+    CHECK(rig.pool->alarm_at > check_now() + (int64_t)(LONG_LIMIT / 2));
+    wp_unlock(rig.pool);
+    brief = submit_limited(ANSWER, 1, 0, 2 * MS);
+    CHECK(rig.pool->alarm_at < check_now() + (int64_t)(LONG_LIMIT / 2));
+    CHECK_OK(weirpool_cancel(rig.pool, brief));
+    atomic_store(&board->hold, false);
+    int cancelled = 0;
+    for (int i = 0; i < TASKS + 3; i++) {
+        cancelled += next_end().error == -ECANCELED;
+    }
+    CHECK_EQ(cancelled, 2);
+    tear_down_idle();
+}
+
 /* A stopped process is killed all the same; also one that was stopped before it could say when it started. */
 static void test_stopped_worker(void)
 {
@@ -250,6 +286,7 @@ int main(int argc, char **argv)
     RUN_UNLESS_TSAN(test_many_overruns);
     RUN_UNLESS_TSAN(test_waiting_costs_no_time);
     RUN_UNLESS_TSAN(test_limits_with_a_queue);
+    RUN_UNLESS_TSAN(test_a_short_limit_that_is_gone_wakes_nobody);
     RUN_UNLESS_TSAN(test_stopped_worker);
     RUN_UNLESS_TSAN(test_start_that_is_a_lie);
     RUN(test_start_of_another_task);
