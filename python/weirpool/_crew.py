@@ -7,6 +7,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
@@ -74,9 +75,8 @@ class Crew:
         channel = _worker.Channel(*engine.channel())
         args = executor._replaces, channel, engine.badge(number), *_worker_args(executor)
         process = executor._mp_context.Process(target=_worker.main, args=args)
-        process.name = _entry.Name(process.name)
         try:
-            with _ctrl_c_blocked(executor):
+            with _ctrl_c_blocked(executor, process):
                 process.start()
             _reap.serialise_polls(process)
             self.processes[process.pid] = self._by_number[number] = process
@@ -220,13 +220,18 @@ def _worker_args(executor: Any) -> tuple[Any, ...]:
     return initializer, executor._initargs, limits, pickler
 
 
-def _ctrl_c_blocked(executor: Any) -> contextlib.AbstractContextManager[None]:
-    """For the process that is started within: a spawned one has the signal mask of the thread that starts it.
+@contextlib.contextmanager
+def _ctrl_c_blocked(executor: Any, process: BaseProcess) -> Iterator[None]:
+    """For a process that is started within, and is no fork: it has much to import before it knows what Ctrl-C means.
 
-    Not with initargs: where they do not fit into a pipe they are read when the worker has imported the main module, and
-    whoever waits for that in the main thread wants to interrupt it.
+    With initargs a spawned one imports the main module before it reads all of them: the main thread may have to wait
+    for that, so Ctrl-C is not blocked there.
     """
-    if executor._mp_context.get_start_method(allow_none=False) != "spawn" or executor._initargs:
-        return contextlib.nullcontext()
-    resource_tracker.ensure_running()  # else it is started within, and leaves Ctrl-C unblocked
-    return _entry.blocked()
+    method = executor._mp_context.get_start_method(allow_none=False)
+    with contextlib.ExitStack() as stack:
+        if method != "fork":
+            stack.enter_context(_entry.blocked_by_name(process))
+        if method == "spawn" and not executor._initargs:
+            resource_tracker.ensure_running()  # else it is started within, and leaves Ctrl-C unblocked
+            stack.enter_context(_entry.blocked())
+        yield

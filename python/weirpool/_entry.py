@@ -6,6 +6,7 @@ import contextlib
 import operator
 import signal
 from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 _CTRL_C = {signal.SIGINT}
@@ -13,7 +14,7 @@ _CTRL_C = {signal.SIGINT}
 
 @contextlib.contextmanager
 def blocked() -> Iterator[None]:
-    """Processes that this thread spawns within this block have Ctrl-C blocked from their first moment."""
+    """A process that this thread spawns within this block has Ctrl-C blocked from its first moment."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _CTRL_C)
     try:
         yield
@@ -21,12 +22,21 @@ def blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class Name(str):
-    """The name of a process, in which it blocks Ctrl-C.
+@contextlib.contextmanager
+def blocked_by_name(process: BaseProcess) -> Iterator[None]:
+    """This process, which is started within this block and is no fork, blocks Ctrl-C when it unpickles its name.
 
-    It is the first that the process unpickles: before it imports the main module, and before it could import ours.
+    That is the first that it unpickles: before it imports the main module, and before it could import ours.
     """
+    name = process.name
+    process.name = _Name(name)
+    try:
+        yield
+    finally:
+        process.name = name  # who else unpickles it, or has it as the name of a parent, is not meant
 
+
+class _Name(str):
     __slots__ = ()
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -450,6 +450,14 @@ def run_own_pool(method: str) -> int:
         return sum(pool.map(square, range(5)))
 
 
+def run_in_process(fn: Callable[..., Any], *args: Any) -> Any:
+    """Returns what a process that this one spawns returns."""
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(fn, *args).result()
+
+
 # ---- Other libraries -----------------------------------------------------------------------------
 
 

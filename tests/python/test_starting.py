@@ -9,7 +9,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import DEATH_MODES, Gate, Script, every_mode, executor_text, in_forked_child, wait_asleep
+import tasks
+from support import (
+    DEATH_MODES,
+    Gate,
+    Pools,
+    Script,
+    every_mode,
+    executor_text,
+    in_forked_child,
+    options_of,
+    wait_asleep,
+)
 
 from weirpool import _interrupts
 
@@ -325,6 +336,16 @@ def test_ctrl_c_does_not_wait_for_workers_that_import(
     if place == "in the block":
         assert program.line() == "interrupted"
         assert program.err.read_text() == ""
+
+
+@every_mode
+def test_ctrl_c_is_blocked_in_nobody_who_has_started(pools: Pools, method: str, mode: str) -> None:
+    """Neither in a worker, nor in what its tasks start, nor in whoever is told its name."""
+    pool = pools.bounded(4, 2, method, **options_of(mode))
+    assert pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, ()).result(AT_ONCE) == set()
+    assert pool.submit(tasks.run_in_process, signal.pthread_sigmask, signal.SIG_BLOCK, ()).result(AT_ONCE) == set()
+    assert [type(process.name) for process in pool._processes.values()] == [str] * len(pool._processes)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
 @pytest.mark.race
