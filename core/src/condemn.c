@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 
+#include "crash.h"
 #include "pool.h"
 
 #define POLL_NS INT64_C(1000000) /* for a process that nobody watches yet, or that another thread is burying */
@@ -35,7 +36,9 @@ bool wp_condemn(struct weirpool *pool, struct weirpool_task *task)
     task->runner = worker;
     pool->stopped++;
     pool->members[worker].stopped = true;
+    WP_CRASH("after_condemned");
     wp_kill_if_stopped(pool, worker);
+    WP_CRASH("after_kill");
     return true;
 }
 

@@ -1,6 +1,7 @@
 /* The parent's list of workers: numbers, and descriptors by which their ends are seen. */
 #include <errno.h>
 
+#include "crash.h"
 #include "pool.h"
 
 void weirpool_channel(const weirpool *pool, struct weirpool_channel *channel)
@@ -44,6 +45,7 @@ static int reserve(struct weirpool *pool, uint32_t *worker)
             pool->live++;
             /* Pairs with the compare-and-swap in wp_worker_open(). */
             wp_store_release(&pool->segment.records[i].standing, wp_starting_with(badge_of(pool, i)));
+            WP_CRASH("after_starting");
             *worker = i;
             return 0;
         }

@@ -118,7 +118,9 @@ static int keep_payload(struct weirpool *pool, struct weirpool_task *task)
 void wp_put_back(struct weirpool *pool, struct weirpool_task *task)
 {
     int rc = keep_payload(pool, task);
+    WP_CRASH("after_payload_kept");
     wp_dequeue(pool, task);
+    WP_CRASH("after_slot_given_up");
     if (rc != 0) {
         wp_end_task(pool, task, rc);
         return;
@@ -127,6 +129,7 @@ void wp_put_back(struct weirpool *pool, struct weirpool_task *task)
     pool->retried++;
     wp_note_accepted(pool, task);
     enter_overflow(pool, task, true);
+    WP_CRASH("after_put_back");
 }
 
 static void drop_payload(struct weirpool *pool, struct weirpool_task *task)

@@ -113,9 +113,11 @@ static void lose_attempts(struct weirpool *pool, uint32_t worker)
 {
     for (uint32_t index = 0; index < pool->segment.slots; index++) {
         if (is_run_by(pool, index, worker)) {
+            WP_CRASH("before_loss");
             lose_attempt(pool, pool->table.tasks[index], &pool->members[worker]);
         }
     }
+    WP_CRASH("after_loss");
     wp_flow(pool);
 }
 
@@ -126,6 +128,7 @@ static void clear_stream(struct weirpool *pool, uint32_t worker)
     member->receiving = NULL;
     member->owed = NULL;
     wp_stream_clear(&pool->segment.streams[worker], &member->cursor);
+    WP_CRASH("after_stream_cleared");
 }
 
 /* That it ended costs the worker's task, unless it breaks the pool. */
@@ -178,6 +181,7 @@ void wp_worker_ended(struct weirpool *pool, uint32_t worker)
         member->has_left = true; /* its number stays reserved until weirpool_worker_vacate() */
         pool->departures++;
         wp_ring_collector(pool);
+        WP_CRASH("after_departure");
         wp_look(&pool->segment); /* it may have been on its way to work */
     }
     if (planned) {

@@ -79,6 +79,7 @@ void wp_stream_clear(struct wp_stream *stream, struct wp_stream_cursor *cursor)
 {
     cursor->drained = wp_load_acquire(&stream->written); /* whatever it says: counters only have to agree */
     wp_store_seq_cst(&stream->drained, cursor->drained);
+    WP_CRASH("while_clearing");
     wp_store_seq_cst(&stream->starved, 0);
 }
 

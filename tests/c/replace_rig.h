@@ -6,6 +6,15 @@
 
 /* ---- workers ---- */
 
+static inline void watch_worker(uint32_t number, pid_t pid)
+{
+    int process = wp_os_process_open(pid);
+    CHECK(process >= 0);
+    CHECK_OK(weirpool_worker_watch(rig.pool, number, process, pid));
+    close(process);
+    rig.pids[number] = pid;
+}
+
 static inline void start_worker(void)
 {
     uint32_t number;
@@ -16,11 +25,7 @@ static inline void start_worker(void)
         weirpool_detach(worker);
         _exit(rc == 0 ? 0 : 1);
     }
-    int process = wp_os_process_open(pid);
-    CHECK(process >= 0);
-    CHECK_OK(weirpool_worker_watch(rig.pool, number, process, pid));
-    close(process);
-    rig.pids[number] = pid;
+    watch_worker(number, pid);
 }
 
 static inline void reap(uint32_t number)

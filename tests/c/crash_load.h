@@ -1,0 +1,173 @@
+/* What goes on in a pool while its processes are killed and stopped (crash_plan.h): bursts of tasks, each of which has to
+ * end exactly once. */
+#ifndef WP_TEST_CRASH_LOAD_H
+#define WP_TEST_CRASH_LOAD_H
+
+#include <pthread.h>
+
+#include "crash_plan.h"
+
+#define BOUND 8u
+#define BURST 12u /* more than the bound: the producer waits at the gate in each */
+#define AFTERWARDS 24u /* tasks that have to end while a worker is stopped */
+
+static struct {
+    pthread_t producer;
+    enum work work;
+    uint32_t retries;
+    int status; /* of a worker that was killed, as an end says it */
+    _Atomic uint64_t submitted;
+    _Atomic uint64_t ended;
+    uint64_t succeeded, lost, dropped, cancelled;
+    _Atomic bool enough;
+    _Atomic bool refused; /* the producer was: -EPIPE */
+    bool seen[65536];
+} load;
+
+static inline uint64_t result_size_of(uint64_t id)
+{
+    return load.work == STREAMS ? WP_STREAM_BYTES + 100000 + id : id % 200;
+}
+
+static inline bool submit_one(void)
+{
+    uint64_t id = atomic_load(&load.submitted);
+    struct order order = {.id = id, .result_size = result_size_of(id)};
+    size_t size = sizeof order + id % 300;
+    const struct weirpool_task_options options = {
+        .size = sizeof options,
+        .user = (void *)(uintptr_t)id,
+        .deadline = WEIRPOOL_FOREVER,
+        .retries = load.retries,
+    };
+    CHECK(id < 65536);
+    unsigned char *payload = make_order(&order, size);
+    int rc = weirpool_submit_with(rig.pool, payload, size, &options, NULL);
+    free(payload);
+    if (rc == 0) {
+        atomic_fetch_add(&load.submitted, 1);
+    } else {
+        CHECK_RC(rc, -EPIPE);
+        atomic_store(&load.refused, true);
+    }
+    return rc == 0;
+}
+
+/* Nothing runs but what stopped workers may hold. */
+static inline bool is_quiet(void)
+{
+    return atomic_load(&load.ended) + hits() >= atomic_load(&load.submitted);
+}
+
+/* In bursts, so that workers find work, and find none. */
+static inline void *produce(void *nothing)
+{
+    while (!atomic_load(&load.enough) && !atomic_load(&load.refused)) {
+        for (uint32_t i = 0; i < BURST && submit_one(); i++) {
+        }
+        AWAIT(is_quiet() || atomic_load(&load.enough));
+        check_nap();
+    }
+    return nothing;
+}
+
+static inline void note_end(const struct weirpool_completion *completion)
+{
+    uint64_t id = (uintptr_t)completion->user;
+    CHECK(!load.seen[id]);
+    load.seen[id] = true;
+    unsigned runs = atomic_load(&board->runs[id]);
+    CHECK(runs <= completion->attempts + (completion->error == -EPIPE));
+    CHECK(completion->attempts <= load.retries + 1);
+    if (completion->error == 0) {
+        check_answer(completion, result_size_of(id));
+        CHECK(runs >= 1);
+        load.succeeded++;
+    } else if (completion->error == -EOWNERDEAD) {
+        CHECK_EQ(completion->attempts, load.retries + 1);
+        CHECK(completion->worker_pid > 0);
+        CHECK_EQ(completion->worker_status, load.status);
+        load.lost++;
+    } else if (completion->error == -ECANCELED) {
+        load.cancelled++;
+    } else {
+        CHECK_RC(completion->error, -EPIPE);
+        load.dropped++;
+    }
+    weirpool_release(rig.pool, completion->task);
+    atomic_fetch_add(&load.ended, 1);
+}
+
+/* The test's: fetches an end if there is one soon. 0, or what its pool's verb said. */
+static int fetch(void);
+
+#define FETCH_UNTIL(condition)                                                                                         \
+    do {                                                                                                               \
+        int64_t fetch_limit = check_now() + PATIENCE_NS;                                                               \
+        while (!(condition)) {                                                                                         \
+            int fetched = fetch();                                                                                     \
+            CHECK(fetched == 0 || fetched == -ETIMEDOUT);                                                              \
+            CHECK(check_now() < fetch_limit);                                                                          \
+        }                                                                                                              \
+    } while (0)
+
+/* Opens the pool, which may start workers. The rest of the options is the test's. */
+static inline void open_pool(enum work work, struct weirpool_options *options)
+{
+    plan->parent = getpid();
+    check_main_pid = getpid();
+    forks = 0;
+    load.work = work;
+    board = board_new();
+    options->size = sizeof *options;
+    options->bound = BOUND;
+    options->context = options->handler != NULL ? board : NULL;
+    options->max_unstarted = work == STARTS ? 2 : 0;
+    rig = (struct rig){.workers = options->workers};
+    CHECK_OK(weirpool_open(&rig.pool, options));
+}
+
+static inline void start_producing(void)
+{
+    CHECK_OK(pthread_create(&load.producer, NULL, produce, NULL));
+}
+
+static inline void stop_producing(void)
+{
+    atomic_store(&load.enough, true);
+    uint64_t all_at = check_now() + PATIENCE_NS;
+    while (pthread_tryjoin_np(load.producer, NULL) != 0) { /* it may wait for room */
+        (void)fetch();
+        CHECK((uint64_t)check_now() < all_at);
+    }
+}
+
+/* The others go on while some are stopped. */
+static inline void go_on_without_them(void)
+{
+    FETCH_UNTIL(hits() == plan->victims);
+    await_stopped();
+    uint64_t now = atomic_load(&load.ended);
+    if (plan->victims < rig.workers) {
+        FETCH_UNTIL(atomic_load(&load.ended) >= now + AFTERWARDS);
+    }
+    check_pool(rig.pool);
+}
+
+static inline void check_accounts(void)
+{
+    CHECK_EQ(load.ended, load.submitted);
+    CHECK_EQ(load.succeeded + load.lost + load.dropped + load.cancelled, load.submitted);
+    CHECK_EQ(outstanding(rig.pool), 0);
+    CHECK_EQ(blocked(rig.pool), 0);
+    check_pool(rig.pool);
+}
+
+static inline void clean_up(void)
+{
+    CHECK_OK(weirpool_close(rig.pool));
+    board_free(board);
+    CHECK(!has_children());
+}
+
+#endif
