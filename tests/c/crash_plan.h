@@ -12,7 +12,7 @@
 #include "pool_rig.h"
 
 #define WORKERS 3u
-#define AT_ONCE 8
+#define AT_ONCE 16
 
 /* ---- the plan: who is to end, or to stop, where ---- */
 

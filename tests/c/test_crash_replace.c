@@ -433,7 +433,7 @@ static bool is_stop_point(const struct point *point)
 /* A worker that has a task is killed, or its task stopped: then the parent comes to the trial's point. */
 static void cause_a_loss(const struct trial *trial)
 {
-    pid_t pid = stop_at(trial->point->work == STREAMS ? "at_full_ring" : "after_note_start", trial);
+    pid_t pid = stop_at(trial->point->work == STREAMS ? "at_full_ring" : "before_done", trial);
     plan->it = is_stop_point(trial->point) ? pid : 0;
     aim(trial->point->name, trial->act, true);
     if (is_stop_point(trial->point)) {
