@@ -203,6 +203,7 @@ void wp_worker_failed(struct weirpool *pool, uint32_t worker)
     pool->departures -= member->has_left;
     member->has_left = false;
     member->reserved = false;
+    wp_look(&pool->segment); /* it may have been on its way to work */
 }
 
 /* ---- the pool breaks ---- */

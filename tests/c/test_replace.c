@@ -544,6 +544,62 @@ static void test_abandoned_with_a_task(void)
     tear_down_idle();
 }
 
+/* Forks a worker that sleeps, and does nothing when it is woken. */
+static pid_t fork_sleeper(uint32_t *number)
+{
+    weirpool_worker *worker;
+    pid_t pid = fork_worker(rig.pool, number, &worker);
+    if (pid == 0) {
+        struct wp_segment segment;
+        CHECK_OK(wp_segment_attach(&segment, rig.pool->segment.fd));
+        CHECK_OK(wp_park(&segment, *number, WEIRPOOL_FOREVER));
+        for (;;) {
+            pause();
+        }
+    }
+    return pid;
+}
+
+static void *sleep_for_ever(void *argument)
+{
+    const struct hand *hand = argument;
+    CHECK_OK(wp_park(&hand->segment, hand->number, WEIRPOOL_FOREVER));
+    return NULL;
+}
+
+/* Returns when it sleeps, most probably: one that is late for that does not sleep, and the test passes. */
+static void await_sleeper(uint32_t number)
+{
+    AWAIT(wp_load_seq_cst(&rig.pool->segment.header->parked[0]) >> number & 1);
+    nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+}
+
+/* It was on its way to a task, for which another worker sleeps: that one has to come, without a look of its own. */
+static void test_abandoned_on_its_way(void)
+{
+    struct hand hand;
+    pthread_t sleeper;
+    uint32_t number;
+    set_up_by_hand(2);
+    pid_t pid = fork_sleeper(&number);
+    await_sleeper(number);
+    hand_open(&hand, rig.pool);
+    CHECK_OK(pthread_create(&sleeper, NULL, sleep_for_ever, &hand));
+    await_sleeper(hand.number);
+    submit(ANSWER, 0, 0);
+    AWAIT(wp_load_seq_cst(&rig.pool->segment.header->waking) == 0); /* it has come that far */
+    CHECK_SYS(kill(pid, SIGKILL));
+    CHECK_EQ(waitpid(pid, NULL, 0), pid);
+    weirpool_worker_abandon(rig.pool, number);
+    pthread_join(sleeper, NULL);
+    hand_claim(&hand);
+    hand_finish(&hand, "", 0);
+    expect_done(1);
+    hand_die(&hand);
+    leave(&hand, 0);
+    tear_down_idle();
+}
+
 /* Ends as it was told to, before it has claimed anything. */
 static void start_and_end(enum weirpool_standing standing, bool announces)
 {
@@ -737,6 +793,7 @@ int main(int argc, char **argv)
     RUN(test_successor_has_an_empty_stream);
     RUN_UNLESS_TSAN(test_stop_before_the_worker_is_watched);
     RUN_UNLESS_TSAN(test_abandoned_with_a_task);
+    RUN_UNLESS_TSAN(test_abandoned_on_its_way);
     RUN_UNLESS_TSAN(test_deaths_while_starting);
     RUN_UNLESS_TSAN(test_planned_exits_are_no_deaths);
     RUN_UNLESS_TSAN(test_failed_initialization_breaks);
