@@ -45,7 +45,6 @@ static int reserve(struct weirpool *pool, uint32_t *worker)
             pool->live++;
             /* Pairs with the compare-and-swap in wp_worker_open(). */
             wp_store_release(&pool->segment.records[i].standing, wp_starting_with(badge_of(pool, i)));
-            WP_CRASH("after_starting");
             *worker = i;
             return 0;
         }
@@ -61,6 +60,7 @@ int weirpool_worker_reserve(weirpool *pool, uint32_t *worker)
     }
     wp_lock(pool);
     rc = reserve(pool, worker);
+    WP_CRASH("after_starting");
     wp_unlock(pool);
     return rc;
 }

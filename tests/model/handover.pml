@@ -3,7 +3,7 @@
  * through the number's stream, says that it leaves, and ends; or is killed. Two threads of the parent see to that.
  *
  * models  repair.c: wp_worker_ended bury mark_done_slots survive clear_stream lose_attempts wp_worker_failed
- * models  members.c: reserve wp_watch_worker weirpool_worker_vacate weirpool_worker_abandon
+ * models  members.c: reserve wp_watch_worker weirpool_worker_vacate weirpool_worker_revoke weirpool_worker_abandon
  * models  worker.c: wp_worker_open weirpool_announce; collect.c: wp_see_to_workers report_departure
  * models  take.c: take_done_slots try_slot drain receive_head note_received wp_take_all_done; stream.c: wp_stream_clear
  *
@@ -12,7 +12,7 @@
  *
  * holds
  * holds   DIES                   a process is killed anywhere
- * holds   ABANDONS               the first process cannot be watched: it is ended, and its number given up
+ * holds   ABANDONS               the first process is given up: it is turned away, or ended if it has attached
  * fails   NO_CHECK               assertion           who is told of an end does not look whose it is
  * fails   FORGET_LATE            assertion           a process that ended is known until it is buried
  * fails   VACATE_EARLY           assertion           the number is free before its process is buried
@@ -22,18 +22,21 @@
  * fails   DIES NO_CLEAR          assertion           what is left of a lost result is found before the next
  * fails   DIES NO_WAIT           invalid end state   the stream is cleared while another thread drains it
  * fails   DIES TRUST             invalid end state   a process that has a task is believed to have left as planned
- * fails   ABANDONS NO_END        assertion           the number is given on although its process may yet come
+ * fails   ABANDONS NO_BADGE      assertion           who comes late attaches in the place of the next process
+ * fails   ABANDONS NO_SWAP       assertion           who attaches looks whether it may, and says so afterwards
+ * fails   ABANDONS NO_END        assertion           the number is given on although its process has attached
  */
 #define TASKS 2
 #define PROCESSES 4
 #define PIECES 2 /* of a result */
 #define NONE 255
 
-mtype = { VACANT, STARTING, UP, LEAVES, QUEUED, RUNNING, DONE, FREE };
+mtype = { VACANT, STARTING, ATTACHED, UP, LEAVES, QUEUED, RUNNING, DONE, FREE };
 
 /* ---- shared memory ---- */
 
 mtype standing = VACANT;
+byte badge;                /* with STARTING: who may attach */
 mtype tag[TASKS] = QUEUED;
 bool done_bit[TASKS];
 byte head;
@@ -55,6 +58,7 @@ byte ended; /* tasks */
 
 byte started;             /* processes */
 bool dead[PROCESSES];     /* as their pidfds say */
+bool inside[PROCESSES];   /* has attached */
 bool buried[PROCESSES];
 byte current = NONE;      /* who has the number */
 byte victim = NONE;
@@ -74,13 +78,32 @@ inline release()
 
 /* ---- a process ---- */
 
+#ifdef NO_BADGE
+#define MAY_ATTACH(who) (standing == STARTING)
+#else
+#define MAY_ATTACH(who) (standing == STARTING && badge == who)
+#endif
+
+inline attach(who)
+{
+    standing = ATTACHED;
+    inside[who] = true;
+    acts = true;
+    acting++;
+    assert(acting == 1)
+}
+
 proctype worker(byte me)
 {
     byte t = NONE;
     bool acts;
     {
         if
-        :: atomic { standing == STARTING -> acts = true; acting++; assert(acting == 1) }
+#ifdef NO_SWAP
+        :: MAY_ATTACH(me) -> atomic { attach(me) }
+#else
+        :: atomic { MAY_ATTACH(me) -> attach(me) }
+#endif
             standing = UP;
 end_idle:   atomic { head < TASKS -> t = head; assert(tag[t] == QUEUED); tag[t] = RUNNING; runner[t] = me; head++ }
             ring[written] = t;
@@ -93,7 +116,7 @@ end_idle:   atomic { head < TASKS -> t = head; assert(tag[t] == QUEUED); tag[t] 
                 standing = LEAVES
             :: else -> assert(false) /* nobody takes a task from one that lives */
             fi
-        :: else /* it is not expected */
+        :: else /* it is turned away */
         fi
     } unless { victim == me }
     d_step { acting = acting - acts; dead[me] = true }
@@ -181,7 +204,7 @@ inline take_all_done()
 inline bury(who)
 {
     d_step {
-        assert(who != NONE && dead[who] && !buried[who]);
+        assert(who != NONE && (dead[who] || !inside[who]) && !buried[who]);
         buried[who] = true;
         counted = false
     }
@@ -231,7 +254,7 @@ inline mourn(who)
 #define has_task (tag[0] == RUNNING || tag[1] == RUNNING)
 
 #ifdef TRUST
-#define PLANNED (how != STARTING)
+#define PLANNED (how == UP || how == LEAVES)
 #else
 #define PLANNED (how == LEAVES && !has_task && receiving == NONE)
 #endif
@@ -285,15 +308,26 @@ inline start()
     if
     :: reserved -> release()
     :: else ->
-        d_step { reserved = true; counted = true; standing = STARTING }
+        d_step { reserved = true; counted = true; standing = STARTING; badge = started }
         release();
         atomic { current = started; started++; run worker(current) }
 #ifdef ABANDONS
         if
         :: current == 0 ->
+            acquire();
+            atomic {
+                revoked = standing == STARTING && badge == 0;
+                if
+                :: revoked -> standing = LEAVES
+                :: else
+                fi
+            }
+            release();
 #ifndef NO_END
-            victim = 0;
-            dead[0];
+            if
+            :: revoked /* it may still come, and is turned away */
+            :: else -> victim = 0; dead[0]
+            fi;
 #endif
             acquire();
             worker_failed(0);
@@ -314,6 +348,7 @@ proctype parent(byte me)
 {
     byte i, who;
     mtype how;
+    bool revoked;
     do
     :: ended == TASKS -> break
     :: ended < TASKS && (done_bit[0] || done_bit[1] || (to_drain && !draining && quiet == 0)) -> acquire(); take(); release()
