@@ -3,8 +3,6 @@
 #ifndef WP_TEST_CRASH_LOAD_H
 #define WP_TEST_CRASH_LOAD_H
 
-#include <pthread.h>
-
 #include "crash_plan.h"
 
 #define BOUND 8u
@@ -12,7 +10,6 @@
 #define AFTERWARDS 24u /* tasks that have to end while a worker is stopped */
 
 static struct {
-    pthread_t producer;
     enum work work;
     uint32_t retries;
     int status; /* of a worker that was killed, as an end says it */
@@ -29,46 +26,19 @@ static inline uint64_t result_size_of(uint64_t id)
     return load.work == STREAMS ? WP_STREAM_BYTES + 100000 + id : id % 200;
 }
 
-static inline bool submit_one(void)
+/* The next task: its payload is to be freed. */
+static inline unsigned char *next_payload(uint64_t id, size_t *size)
 {
-    uint64_t id = atomic_load(&load.submitted);
     struct order order = {.id = id, .result_size = result_size_of(id)};
-    size_t size = sizeof order + id % 300;
-    const struct weirpool_task_options options = {
-        .size = sizeof options,
-        .user = (void *)(uintptr_t)id,
-        .deadline = WEIRPOOL_FOREVER,
-        .retries = load.retries,
-    };
     CHECK(id < 65536);
-    unsigned char *payload = make_order(&order, size);
-    int rc = weirpool_submit_with(rig.pool, payload, size, &options, NULL);
-    free(payload);
-    if (rc == 0) {
-        atomic_fetch_add(&load.submitted, 1);
-    } else {
-        CHECK_RC(rc, -EPIPE);
-        atomic_store(&load.refused, true);
-    }
-    return rc == 0;
+    *size = sizeof order + id % 300;
+    return make_order(&order, *size);
 }
 
 /* Nothing runs but what stopped workers may hold. */
 static inline bool is_quiet(void)
 {
     return atomic_load(&load.ended) + hits() >= atomic_load(&load.submitted);
-}
-
-/* In bursts, so that workers find work, and find none. */
-static inline void *produce(void *nothing)
-{
-    while (!atomic_load(&load.enough) && !atomic_load(&load.refused)) {
-        for (uint32_t i = 0; i < BURST && submit_one(); i++) {
-        }
-        AWAIT(is_quiet() || atomic_load(&load.enough));
-        check_nap();
-    }
-    return nothing;
 }
 
 static inline void note_end(const struct weirpool_completion *completion)
@@ -125,21 +95,6 @@ static inline void open_pool(enum work work, struct weirpool_options *options)
     options->max_unstarted = work == STARTS ? 2 : 0;
     rig = (struct rig){.workers = options->workers};
     CHECK_OK(weirpool_open(&rig.pool, options));
-}
-
-static inline void start_producing(void)
-{
-    CHECK_OK(pthread_create(&load.producer, NULL, produce, NULL));
-}
-
-static inline void stop_producing(void)
-{
-    atomic_store(&load.enough, true);
-    uint64_t all_at = check_now() + PATIENCE_NS;
-    while (pthread_tryjoin_np(load.producer, NULL) != 0) { /* it may wait for room */
-        (void)fetch();
-        CHECK((uint64_t)check_now() < all_at);
-    }
 }
 
 /* The others go on while some are stopped. */

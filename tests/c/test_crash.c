@@ -5,9 +5,13 @@
  *
  * `test_crash NAME...` runs those tests alone.
  */
+#include <pthread.h>
+
 #include "crash_load.h"
 
 /* ---- the load ---- */
+
+static pthread_t producer;
 
 /* Long enough that each worker gets some of a burst. */
 static int take_a_moment(const void *payload, size_t size, weirpool_reply *reply, void *context)
@@ -27,12 +31,50 @@ static int fetch(void)
     return rc == -EINTR && plan->in_parent ? 0 : rc;
 }
 
+static bool submit_one(void)
+{
+    uint64_t id = atomic_load(&load.submitted);
+    size_t size;
+    unsigned char *payload = next_payload(id, &size);
+    int rc = weirpool_submit(rig.pool, payload, size, (void *)(uintptr_t)id, WEIRPOOL_FOREVER, NULL);
+    free(payload);
+    if (rc == 0) {
+        atomic_fetch_add(&load.submitted, 1);
+    } else {
+        CHECK_RC(rc, -EPIPE);
+        atomic_store(&load.refused, true);
+    }
+    return rc == 0;
+}
+
+/* In bursts, so that workers find work, and find none. */
+static void *produce(void *nothing)
+{
+    while (!atomic_load(&load.enough) && !atomic_load(&load.refused)) {
+        for (uint32_t i = 0; i < BURST && submit_one(); i++) {
+        }
+        AWAIT(is_quiet() || atomic_load(&load.enough));
+        check_nap();
+    }
+    return nothing;
+}
+
 static void start(enum work work)
 {
     struct weirpool_options options = {.workers = WORKERS, .handler = take_a_moment};
     load.status = SIGKILL;
     open_pool(work, &options);
-    start_producing();
+    CHECK_OK(pthread_create(&producer, NULL, produce, NULL));
+}
+
+static void stop_producing(void)
+{
+    atomic_store(&load.enough, true);
+    uint64_t all_at = check_now() + PATIENCE_NS;
+    while (pthread_tryjoin_np(producer, NULL) != 0) { /* it may wait for room */
+        (void)fetch();
+        CHECK((uint64_t)check_now() < all_at);
+    }
 }
 
 /* ---- the ends ---- */
@@ -67,7 +109,7 @@ static void expect_broken(uint64_t fewest, uint64_t most)
         CHECK(rc == 0 || rc == -ETIMEDOUT);
     }
     AWAIT(atomic_load(&load.refused)); /* also if it was waiting at the gate */
-    pthread_join(load.producer, NULL);
+    pthread_join(producer, NULL);
     CHECK(fewest <= load.lost && load.lost <= most);
     CHECK_RC(weirpool_submit(rig.pool, "x", 1, NULL, WEIRPOOL_FOREVER, NULL), -EPIPE); /* the gate is closed */
     check_accounts();

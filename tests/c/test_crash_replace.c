@@ -73,9 +73,73 @@ static void note_end_of(weirpool_task *task)
     note_end(&completion);
 }
 
-/* Does what a pool's owner has to. One that was stopped is interrupted by that. */
+/*
+ * Who waits for room, and how many of a burst it has been given. No thread: where one is in the midst of something when
+ * a worker is forked, that worker finds the allocator of a sanitizer locked.
+ */
+static struct {
+    weirpool_ticket *ticket;
+    uint32_t given;
+} line;
+
+static void stand_in_line(void)
+{
+    uint64_t id = atomic_load(&load.submitted);
+    size_t size;
+    unsigned char *payload = next_payload(id, &size);
+    struct iovec part = {.iov_base = payload, .iov_len = size};
+    const struct weirpool_request request = {
+        .parts = &part,
+        .count = 1,
+        .user = (void *)(uintptr_t)id,
+        .retries = load.retries,
+    };
+    int rc = weirpool_queue(rig.pool, &request, NULL, &line.ticket);
+    free(payload);
+    if (rc != 0) {
+        CHECK_RC(rc, -EPIPE);
+        load.refused = true;
+    }
+}
+
+/* Whose turn has not come stays in line. */
+static bool has_its_turn_come(void)
+{
+    int rc = weirpool_await(rig.pool, line.ticket, WEIRPOOL_NOW);
+    if (rc == -EAGAIN || rc == -EINTR) {
+        return false;
+    }
+    CHECK(rc == 0 || rc == -EPIPE);
+    load.submitted += rc == 0;
+    load.refused = rc != 0;
+    line.given++;
+    line.ticket = NULL;
+    return true;
+}
+
+/* In bursts, so that workers find work, and find none. */
+static bool is_one_wanted(void)
+{
+    if (line.given == BURST && is_quiet()) {
+        line.given = 0;
+        check_nap();
+    }
+    return line.given < BURST && !load.enough && !load.refused;
+}
+
+static void feed(void)
+{
+    do {
+        if (line.ticket == NULL && is_one_wanted()) {
+            stand_in_line();
+        }
+    } while (line.ticket != NULL && has_its_turn_come());
+}
+
+/* Does what a pool's owner has to, and submits. One that was stopped is interrupted by that. */
 static int fetch(void)
 {
+    feed();
     weirpool_task *task;
     struct weirpool_event event = {.kind = WEIRPOOL_NOTHING};
     int n = weirpool_collect(rig.pool, &task, 1, &event, weirpool_deadline(2000000));
@@ -101,7 +165,6 @@ static void start(const struct trial *trial, uint32_t workers)
     for (uint32_t i = 0; i < workers; i++) {
         start_one();
     }
-    start_producing();
 }
 
 /* ---- the ends ---- */
@@ -123,10 +186,11 @@ static void await_deaths(uint64_t deaths)
 static void expect_survival(const struct toll *toll)
 {
     await_deaths(toll->deaths);
-    stop_producing();
-    FETCH_UNTIL(atomic_load(&load.ended) == atomic_load(&load.submitted) && stats().workers == rig.workers);
-    CHECK(submit_one()); /* the gate is open */
-    FETCH_UNTIL(atomic_load(&load.ended) == atomic_load(&load.submitted));
+    load.enough = true;
+    FETCH_UNTIL(line.ticket == NULL && load.ended == load.submitted && stats().workers == rig.workers);
+    stand_in_line(); /* the gate is open */
+    FETCH_UNTIL(line.ticket == NULL && load.ended == load.submitted);
+    CHECK(!load.refused);
     struct weirpool_stats now = stats();
     uint64_t lost = now.retried + load.lost + load.cancelled;
     CHECK_EQ(now.workers_died, toll->deaths);
@@ -356,9 +420,7 @@ static void try_three_in_a_row(const struct trial *trial)
     start(trial, 1);
     FETCH_UNTIL(atomic_load(&load.ended) > BOUND);
     kill_worker(0);
-    FETCH_UNTIL(broke);
-    AWAIT(atomic_load(&load.refused));
-    pthread_join(load.producer, NULL);
+    FETCH_UNTIL(broke && load.refused); /* also whom it found in line */
     CHECK_EQ(weirpool_fault(rig.pool), WEIRPOOL_FAULT_DEATHS_IN_A_ROW);
     CHECK_EQ(stats().workers_died, WEIRPOOL_DEATHS_IN_A_ROW);
     CHECK(load.lost <= (trial->retries == 0));
