@@ -44,8 +44,8 @@ class Permit:
     __slots__ = ("_gate", "_standing")
 
     def __init__(self, gate: Gate) -> None:
-        self._gate = gate
         self._standing = _RETURNED
+        self._gate = gate
 
     def __call__(self, future: Future[Any], /) -> None:
         if self._standing != _RETURNED:
@@ -64,7 +64,9 @@ class Permit:
         return Starter(self, fn)
 
     def __del__(self) -> None:
-        self._gate._take_back(self, None)
+        gate = getattr(self, "_gate", None)  # a signal handler may have raised before __init__()
+        if gate is not None:
+            gate._take_back(self, None)
 
 
 class Starter:
@@ -114,8 +116,8 @@ class Place:
     __slots__ = ("_gate", "_turn")
 
     def __init__(self, gate: Gate, bell: int) -> None:
-        self._gate = gate
         self._turn: _Turn | None = None  # None: it has ended
+        self._gate = gate
         turn = _Turn(bell)
         self._turn = turn
         try:
@@ -156,7 +158,8 @@ class Place:
                 self._turn = None
 
     def __del__(self) -> None:
-        self._abandon()
+        if hasattr(self, "_gate"):
+            self._abandon()
 
 
 class Gate:

@@ -2,7 +2,8 @@
 
 Only what all its versions have (3.11 to 3.14) is relied upon: the names of ``_processes``, ``_call_queue``,
 ``_result_queue``, ``_pending_work_items``, ``_broken``, ``_shutdown_lock``, ``_safe_to_dynamically_spawn_children``,
-``_spawn_process``, ``_adjust_process_count`` and ``_start_executor_manager_thread``.
+``_spawn_process``, ``_adjust_process_count``, ``_start_executor_manager_thread`` and
+``_executor_manager_thread_wakeup``, and of its queue of calls ``shutdown_lock`` and ``_send_bytes``.
 """
 
 from __future__ import annotations
@@ -13,14 +14,19 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from multiprocessing import connection, reduction
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection, util
 from multiprocessing.process import BaseProcess
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+from weirpool._pipes import CallWriter, ResultReader
+
+T = TypeVar("T")
 
 _GRACE_SECONDS = 5.0
 _EXIT_CODE_SECONDS = 1.0  # a fork server tells exit codes a moment after the end
-_SILENCE_SECONDS = 0.2  # of a pipe, after a worker has died: nobody goes on writing
+_LOOK_SECONDS = 0.1  # so often who waits for the lock looks whether the pool has broken
 
 
 class StandardPool(cf.ProcessPoolExecutor):
@@ -35,20 +41,27 @@ class StandardPool(cf.ProcessPoolExecutor):
     _call_queue: Any
     _result_queue: Any
     _max_workers: int
+    _shutdown_lock: Any
+    _executor_manager_thread_wakeup: Any
     _safe_to_dynamically_spawn_children: bool
-    _spawn_process: Callable[[], None]
 
     def __init__(self, *args: Any, tasks: Callable[[], int], notify: Callable[[], None], **kwargs: Any) -> None:
+        self._nobody_reads = threading.Event()
         super().__init__(*args, **kwargs)
         self._tasks = tasks
         self._notify = notify
-        self.workers: Any = self._processes  # the base class lets go of its own reference at its end
-        self._calls = self._call_queue
-        calls, results = self._call_queue, self._result_queue
+        self.workers: Any = self._processes  # the base class lets go of its own references at its end
+        self._calls = calls = self._call_queue
+        self._wakeup = self._executor_manager_thread_wakeup
+        results = self._result_queue
         self._pipes: list[Any] = [calls._reader, calls._writer, results._reader, results._writer]
+        # Its own thread keeps this lock while it ends a broken pool, and waits for workers: see _unless_broken().
+        self._shutdown_lock = calls.shutdown_lock = threading.RLock()
         if sys.platform != "win32":
             results._reader = ResultReader(os.dup(results._reader.fileno()), self.workers)
-            self._pipes.append(results._reader)
+            calls._writer = CallWriter(os.dup(calls._writer.fileno()), self._nobody_reads)
+            calls._send_bytes = calls._writer.send_bytes
+            self._pipes += [results._reader, calls._writer]
 
     def begin(self) -> None:
         """Start the first worker (with fork: all of them), and the thread that manages them, in this thread.
@@ -70,9 +83,30 @@ class StandardPool(cf.ProcessPoolExecutor):
 
     def start_wanted(self) -> None:
         """Start the workers that its tasks want. Raises what starting a process raises."""
-        with self._shutdown_lock:
+        with self._unless_broken():
             while not self._broken and len(self.workers) < min(self._tasks(), self._max_workers):
                 self._spawn_process()
+                self._wakeup.wakeup()  # so that its thread watches this one, too
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> cf.Future[T]:
+        """As of the base class."""
+        with self._unless_broken():
+            return super().submit(fn, *args, **kwargs)
+
+    @contextlib.contextmanager
+    def _unless_broken(self) -> Iterator[None]:
+        """Hold its lock. Raises BrokenProcessPool where its thread keeps that while it ends a broken pool."""
+        while not self._shutdown_lock.acquire(timeout=_LOOK_SECONDS):
+            if self._broken:
+                raise BrokenProcessPool(self._broken)
+        try:
+            yield
+        finally:
+            self._shutdown_lock.release()
+
+    def _spawn_process(self) -> None:
+        super()._spawn_process()  # type: ignore[misc]
+        _watch(next(reversed(list(self.workers.values())), None))
 
     def _adjust_process_count(self) -> None:
         # The base class counts idle workers, and forgets that one of those may have left. And where its own thread
@@ -89,6 +123,7 @@ class StandardPool(cf.ProcessPoolExecutor):
         """Written by the base class, whose thread tells nobody if it holds no task."""
         self._why_broken = text
         if text:
+            self._nobody_reads.set()
             self._notify()
 
     def is_busy_here(self) -> bool:
@@ -110,10 +145,11 @@ class StandardPool(cf.ProcessPoolExecutor):
 
     def end(self, by_force: bool) -> None:
         """Wait until its tasks have ended, and its workers. By force: it is broken, or nobody would run its tasks."""
-        if self._broken:
+        if by_force:
+            self._nobody_reads.set()
             self._end_workers()
-        elif by_force:
-            self._pending_work_items.clear()
+            if not self._broken:
+                self._drop_tasks()
         self.shutdown(wait=True)
         for pipe in self._pipes:
             pipe.close()
@@ -125,6 +161,12 @@ class StandardPool(cf.ProcessPoolExecutor):
         self._pipes = []
         self._manager = None
         self.workers = {}
+
+    def _drop_tasks(self) -> None:
+        """Its thread goes on as long as it has tasks, and looks for each that it has not written yet."""
+        for number, item in list(self._pending_work_items.items()):
+            if not item.future.cancel():
+                self._pending_work_items.pop(number, None)
 
     def _end_workers(self) -> None:
         """Politely, and by force where that does not help: one that is stopped cannot listen, and would be joined."""
@@ -146,39 +188,11 @@ class StandardPool(cf.ProcessPoolExecutor):
         return len(processes)
 
 
-class ResultReader(connection.Connection):
-    """The end of the pipe that brings results. Reading ends where a worker has died in the middle of one.
-
-    Nobody else would notice: the pipe stays open, in this process and in the other workers.
-    """
-
-    def __init__(self, handle: int, workers: Mapping[int, BaseProcess]) -> None:
-        super().__init__(handle, writable=False)
-        self._workers = workers
-        os.set_blocking(handle, False)  # only this process reads
-
-    def _recv(self, size: int, read: Any = None) -> Any:
-        return super()._recv(size, self._read)  # type: ignore[misc]
-
-    def _read(self, handle: int, size: int) -> bytes:
-        while True:
-            try:
-                return os.read(handle, size)
-            except BlockingIOError:
-                self._wait()
-
-    def _wait(self) -> None:
-        sentinels = [process.sentinel for process in list(self._workers.values())]
-        if self in connection.wait([self, *sentinels]):
-            return
-        if not connection.wait([self], _SILENCE_SECONDS):
-            raise EOFError("a worker process has ended while it sent a result")
-
-
-def _reduce(reader: ResultReader) -> Any:
-    """A worker gets a plain connection."""
-    return connection.reduce_connection(reader)  # type: ignore[attr-defined]
-
-
-if sys.platform != "win32":
-    reduction.register(ResultReader, _reduce)
+def _watch(process: BaseProcess | None) -> None:
+    """Where there are pidfds, have its sentinel tell of its own end: what a task left behind keeps the usual one."""
+    if process is None or process.pid is None:
+        return
+    with contextlib.suppress(AttributeError, OSError):
+        descriptor = os.pidfd_open(process.pid)
+        util.Finalize(process, os.close, (descriptor,))
+        process._sentinel = descriptor  # type: ignore[attr-defined]

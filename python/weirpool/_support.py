@@ -121,7 +121,7 @@ def portable(error: BaseException) -> process._ExceptionWithTraceback:
     return process._ExceptionWithTraceback(error, error.__traceback__)  # type: ignore[arg-type]
 
 
-def log_callback_error(future: cf.Future[object], error: BaseException) -> None:
+def log_callback_error(future: cf.Future[Any], error: BaseException) -> None:
     """A done-callback raised."""
     _base.LOGGER.error("exception calling callback for %r", future, exc_info=error)
 

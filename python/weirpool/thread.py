@@ -191,7 +191,11 @@ class Future(cf.Future[T]):
         try:
             super()._invoke_callbacks()  # type: ignore[misc]
         finally:
-            _end(self, self._permit, self._weir)
+            self._return_permit()
+
+    def _return_permit(self) -> None:
+        """Harmless after its return."""
+        _end(self, self._permit, self._weir)
 
 
 def _end(future: cf.Future[Any], permit: _core.Permit, weir: Weir) -> None:

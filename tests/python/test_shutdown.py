@@ -16,7 +16,18 @@ from typing import Any
 
 import pytest
 import tasks
-from support import Gate, Pools, Script, Threads, descendants, is_gone, kill_a_worker, start_workers, wait_until
+from support import (
+    Gate,
+    Pools,
+    Script,
+    Threads,
+    descendants,
+    is_gone,
+    kill_a_worker,
+    start_workers,
+    wait_asleep,
+    wait_until,
+)
 
 import weirpool
 
@@ -307,6 +318,35 @@ def test_ctrl_c_ends_the_wait_and_the_pool_goes_on(script: Callable[..., Script]
     assert program.line() == "interrupted"
     assert program.finish() == ["36"]
     assert not (tmp_path / "log").exists(), "a task whose submission was interrupted must not run"
+
+
+def test_what_is_pending_runs_after_an_interrupted_shutdown(
+    script: Callable[..., Script], gate: Gate, tmp_path: Path
+) -> None:
+    """Thread.join() of Python 3.11 and 3.12 takes a thread for ended when Ctrl-C interrupts it."""
+    program = script(
+        """
+        pool = weirpool.BoundedProcessPoolExecutor(4, 1)
+        pool.submit(tasks.hold, sys.argv[1])
+        for number in range(3):
+            pool.submit(tasks.nap_and_log, 0.1, sys.argv[2], number)
+        soon(lambda: pool.stats().running == 1, "it runs")
+        say("ready")
+        try:
+            pool.shutdown()
+        except KeyboardInterrupt:
+            say("interrupted")
+        open(os.path.join(sys.argv[1], "open"), "w").close()
+        """,
+        gate.folder,
+        tmp_path / "log",
+    )
+    assert program.line() == "ready"
+    wait_asleep(program.pid)
+    program.interrupt()
+    assert program.finish() == ["interrupted"]
+    assert (tmp_path / "log").read_text() == "0\n1\n2\n"
+    assert program.err.read_text() == ""
 
 
 def test_ctrl_c_while_the_next_of_a_map_is_awaited(script: Callable[..., Script], tmp_path: Path) -> None:

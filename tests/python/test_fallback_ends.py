@@ -1,0 +1,367 @@
+"""The fall-back when something comes in between: signal handlers, Ctrl-C, deaths, calls that nobody will read."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import Gate, Script
+
+Start = Callable[..., Script]
+
+
+@pytest.fixture(autouse=True)
+def on_the_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEIRPOOL_ENGINE", "stdlib")
+
+
+# ---- signal handlers, and Ctrl-C -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("held", ["pool._weir._gate._lock", "second._condition"], ids=["gate", "future"])
+def test_a_signal_handler_that_submits_while_a_task_is_handed_over(script: Start, gate: Gate, held: str) -> None:
+    """It may come upon whatever lock its thread holds, one that the keeper wants meanwhile."""
+    lines = script(
+        f"""
+        from weirpool import _gate, process
+        pool = weirpool.BoundedProcessPoolExecutor(8, 1)
+        first = pool.submit(tasks.hold, sys.argv[1])
+        second = pool.submit(tasks.square, 2)
+        soon(first.running, "the first runs")
+        reached = threading.Event()
+
+        def announced(function):
+            def call(self, *args):
+                reached.set()
+                return function(self, *args)
+            return call
+
+        _gate.Gate._start = announced(_gate.Gate._start)
+        process.Future.set_running_or_notify_cancel = announced(process.Future.set_running_or_notify_cancel)
+        with {held}:
+            open(os.path.join(sys.argv[1], "open"), "w").close()
+            reached.wait()
+            third = pool.submit(tasks.square, 3)  # a handler does so
+        say(second.result(), third.result())
+        pool.shutdown()
+        say(pool.stats().outstanding)
+        """,
+        gate.folder,
+    ).finish()
+    assert lines == ["4 9", "0"]
+
+
+# Raises KeyboardInterrupt where a signal handler could: when a function is entered, or one in C has returned.
+INTERRUPT = """
+        class Interrupt:
+            def __init__(self, moment):
+                self.left = moment
+
+            def __enter__(self):
+                sys.setprofile(self.look)
+
+            def __exit__(self, *_):
+                sys.setprofile(None)
+
+            def look(self, frame, event, what):
+                if event not in ("call", "c_return") or frame.f_code is Interrupt.__exit__.__code__:
+                    return
+                if frame.f_code.co_filename == __file__ or is_within(frame, "__del__"):
+                    return
+                self.left -= 1
+                if self.left == 0:
+                    sys.setprofile(None)
+                    raise KeyboardInterrupt
+
+        def is_within(frame, name):
+            while frame is not None and frame.f_code.co_name != name:
+                frame = frame.f_back
+            return frame is not None  # what is raised there is printed and dropped, by Python
+
+        def at_each_moment(action, check):
+            moment = 0
+            while True:
+                moment += 1
+                interrupt = Interrupt(moment)
+                result = None
+                try:
+                    with interrupt:
+                        result = action()
+                except KeyboardInterrupt:
+                    pass
+                try:
+                    check(result)
+                except BaseException:
+                    say("moment", moment)
+                    raise
+                if interrupt.left > 0:
+                    return moment
+"""
+
+
+def test_ctrl_c_at_any_moment_of_cancel(script: Start, gate: Gate) -> None:
+    """Nothing was done, or: it is cancelled, its callback was called, who waits is told, and its permit is back."""
+    *_, last = script(
+        f"""
+        {INTERRUPT}
+        pool = weirpool.BoundedProcessPoolExecutor(3, 1)
+        pool.submit(tasks.hold, sys.argv[1])
+        soon(lambda: pool.stats().running == 1, "it runs")
+        told = []
+        futures = []
+
+        def action():
+            futures[-1].cancel()
+
+        def prepare():
+            futures.append(pool.submit(tasks.nothing))
+            futures[-1].add_done_callback(told.append)
+
+        def check(_):
+            future = futures[-1]
+            if not future.cancelled():
+                assert future.cancel()
+            assert not wait([future], 60).not_done, "who waits is told"
+            soon(lambda: pool.stats().outstanding == 1, "its permit is back")
+            soon(lambda: told == futures, "its callback was called")
+            prepare()
+
+        prepare()
+        moments = at_each_moment(action, check)
+        pool._check()
+        open(os.path.join(sys.argv[1], "open"), "w").close()
+        pool.shutdown()
+        say(moments > 10, pool.stats().outstanding, pool.stats().cancelled == moments)
+        """,
+        gate.folder,
+    ).finish()
+    assert last == "True 0 True"
+
+
+@pytest.mark.parametrize("room", [True, False], ids=["room", "no room"])
+def test_ctrl_c_at_any_moment_of_submit(script: Start, gate: Gate, room: bool) -> None:
+    """No permit is lost. A task whose future nobody got does not wait for a worker."""
+    lines = script(
+        f"""
+        {INTERRUPT}
+        room = {room}
+        pool = weirpool.BoundedProcessPoolExecutor(3 if room else 1, 1)
+        if room:
+            pool.submit(tasks.hold, sys.argv[1])
+            soon(lambda: pool.stats().running == 1, "it runs")
+
+        def action():
+            if not room:
+                pool.submit(tasks.nap, 0.02)
+            return pool.submit(tasks.nothing)
+
+        def check(future):
+            if room:
+                if future is not None:
+                    assert future.cancel()
+                soon(lambda: pool.stats().outstanding == 1, "the permit is back")
+                soon(lambda: len(pool._engine._waiting) == 0, "nothing waits")
+            else:
+                soon(lambda: pool.stats().outstanding == 0, "the permits are back")
+            pool._check()
+
+        if not room:
+            pool.submit(tasks.nothing).result()
+            soon(lambda: pool.stats().outstanding == 0, "the first permit is back")
+        moments = at_each_moment(action, check)
+        open(os.path.join(sys.argv[1], "open"), "w").close()
+        pool.shutdown()
+        say(moments > 20, pool.stats().outstanding, pool.stats().blocked_producers)
+        """,
+        gate.folder,
+    ).finish()
+    assert lines[-1] == "True 0 0"
+
+
+# ---- coroutines ----------------------------------------------------------------------------------
+
+
+@pytest.mark.race
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_twelve_coroutines_learn_at_once_of_a_killed_worker(script: Start, gate: Gate, method: str) -> None:
+    lines = script(
+        f"""
+        import asyncio
+        pool = weirpool.BoundedProcessPoolExecutor(2, 2, multiprocessing.get_context({method!r}))
+        held = [pool.submit(tasks.hold, sys.argv[1]) for _ in range(2)]
+        soon(lambda: len(os.listdir(sys.argv[1])) == 2, "both run")
+        *_, victim = pool._processes
+
+        async def main():
+            calls = [asyncio.ensure_future(pool.arun(tasks.nothing)) for _ in range(12)]
+            while pool.stats().blocked_producers < 12:
+                await asyncio.sleep(0.01)
+            began = time.monotonic()
+            os.kill(victim, signal.SIGKILL)
+            ends = await asyncio.gather(*calls, return_exceptions=True)
+            return ends, time.monotonic() - began
+
+        ends, seconds = asyncio.run(main())
+        say(len(ends), {{type(error).__name__ for error in ends}}, seconds)
+        say(*{{(error.__cause__.pid == victim, error.__cause__.signal, "signal 9" in str(error.__cause__))
+              for error in ends}})
+        pool.shutdown()
+        say(pool.stats().outstanding, pool.stats().blocked_producers)
+        """,
+        gate.folder,
+    ).finish()
+    count, kinds, seconds = lines[0].split()
+    assert (count, kinds) == ("12", "{'BrokenProcessPool'}")
+    assert float(seconds) < 1
+    assert lines[1:] == ["(True, 'SIGKILL', True)", "0 0"]
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_a_stopped_loop_keeps_nobody_waiting(script: Start, gate: Gate, size: int) -> None:
+    lines = script(
+        f"""
+        import asyncio
+        pool = weirpool.BoundedProcessPoolExecutor(1, 1)
+        pool.submit(tasks.hold, sys.argv[1])
+        loop = asyncio.new_event_loop()
+        calls = [loop.create_task(pool.arun(len, bytes({size}))) for _ in range(3)]
+        while pool.stats().blocked_producers < 3:
+            loop.run_until_complete(asyncio.sleep(0.01))
+        results = []
+
+        def produce():
+            results.append(pool.submit(tasks.square, 3).result())
+
+        threads = [threading.Thread(target=produce) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        soon(lambda: pool.stats().blocked_producers == 6, "threads wait behind it")
+        open(os.path.join(sys.argv[1], "open"), "w").close()
+        for thread in threads:
+            thread.join(60)
+        say(*results, *loop.run_until_complete(asyncio.gather(*calls)))
+        loop.close()
+        pool.shutdown()
+        """,
+        gate.folder,
+    ).finish()
+    assert lines == [f"9 9 9 {size} {size} {size}"]
+
+
+def test_a_shutdown_that_stops_its_loop_waits_for_no_coroutine(script: Start, gate: Gate) -> None:
+    """Each call was admitted and runs, or is turned away."""
+    lines = script(
+        """
+        import asyncio
+        pool = weirpool.BoundedProcessPoolExecutor(2, 2)
+        held = [pool.submit(tasks.hold, sys.argv[1]) for _ in range(2)]
+
+        async def main():
+            calls = [asyncio.ensure_future(pool.arun(len, bytes(100_000))) for _ in range(8)]
+            while pool.stats().blocked_producers < 8:
+                await asyncio.sleep(0.01)
+            open(os.path.join(sys.argv[1], "open"), "w").close()
+            pool.shutdown(wait=True)
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+        ends = asyncio.run(main())
+        done = [end for end in ends if end == 100_000]
+        away = [end for end in ends if type(end) is RuntimeError and "after shutdown" in str(end)]
+        say(len(done) + len(away), pool.stats().outstanding)
+        """,
+        gate.folder,
+    ).finish()
+    assert lines == ["8 0"]
+
+
+# ---- deaths, and calls that nobody will read -----------------------------------------------------
+
+MUCH = 10_000_000
+
+
+def test_a_large_call_that_no_worker_is_left_for(script: Start) -> None:
+    """Its pipe is full, and nobody reads it any more."""
+    lines = script(f"""
+        from unittest import mock
+        context = multiprocessing.get_context("forkserver")
+        pool = weirpool.BoundedProcessPoolExecutor(4, 1, context, max_tasks_per_child=1)
+        first = pool.submit(tasks.nap, 0.3)
+        with mock.patch.object(context, "Process", side_effect=OSError("no more processes")):
+            second = pool.submit(tasks.size_of, bytes({MUCH}))
+            say(first.result())
+            say(type(second.exception(60)).__name__)
+            pool.shutdown()
+        say("ended")
+    """).finish()
+    assert lines == ["0.3", "BrokenProcessPool", "ended"]
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_a_worker_that_dies_with_a_large_call_on_its_way(
+    script: Start, gate: Gate, tmp_path: Path, method: str
+) -> None:
+    """A child of its has all descriptors, so that the pipe of calls stays open."""
+    lines = script(
+        f"""
+        folder, sleeper = sys.argv[1:]
+        pool = weirpool.BoundedProcessPoolExecutor(4, 1, multiprocessing.get_context({method!r}))
+        pool.submit(tasks.leave_child, sleeper).result()
+        held = pool.submit(tasks.hold, folder)
+        soon(lambda: len(os.listdir(folder)) == 1, "it runs")
+        (worker,) = pool._processes
+        large = threading.Thread(target=pool._engine.standard.submit, args=(tasks.size_of, bytes({MUCH})))
+        large.start()  # as the standard pool is given one more where a worker has just become free
+        large.join()
+        soon(lambda: pool._engine.standard._calls._thread is not None, "it is written")
+        time.sleep(0.3)
+        os.kill(worker, signal.SIGKILL)
+        say(type(held.exception(60)).__name__, held.exception().__cause__.signal)
+        pool.shutdown()
+        say("ended")
+        """,
+        gate.folder,
+        tmp_path / "sleeper",
+    ).finish()
+    assert lines == ["BrokenProcessPool SIGKILL", "ended"]
+
+
+@pytest.mark.race
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_the_youngest_worker_dies(script: Start, gate: Gate, method: str) -> None:
+    """The standard pool's thread watches those workers that were there when it last woke."""
+    lines = script(
+        f"""
+        pool = weirpool.BoundedProcessPoolExecutor(4, 2, multiprocessing.get_context({method!r}))
+        held = [pool.submit(tasks.hold, sys.argv[1]) for _ in range(2)]
+        soon(lambda: len(os.listdir(sys.argv[1])) == 2, "both run")
+        *_, youngest = pool._processes
+        os.kill(youngest, signal.SIGKILL)
+        for future in held:
+            say(type(future.exception(60)).__name__, future.exception().__cause__.pid == youngest)
+        pool.shutdown()
+        """,
+        gate.folder,
+    ).finish()
+    assert lines == ["BrokenProcessPool True"] * 2
+
+
+def test_a_callback_that_exits_harms_nobody(script: Start) -> None:
+    """Nor does one that raises KeyboardInterrupt: it runs in the standard pool's only thread."""
+    program = script("""
+        import logging
+        logging.basicConfig(level=logging.ERROR, stream=sys.stdout, format="%(message)s")
+        called = []
+        with weirpool.BoundedProcessPoolExecutor(4, 1) as pool:
+            future = pool.submit(tasks.nap, 0.2)
+            for error in SystemExit, KeyboardInterrupt, ValueError:
+                future.add_done_callback(lambda _, error=error: (_ for _ in ()).throw(error("of a callback")))
+            future.add_done_callback(called.append)
+            future.result()
+            say(pool.submit(tasks.square, 3).result(60))
+            soon(lambda: pool.stats().outstanding == 0, "permits are back")
+        assert called == [future]
+        say("ended")
+    """)
+    lines = program.finish()
+    assert [line for line in lines if line in ("9", "ended")] == ["9", "ended"]
+    assert sum("exception calling callback" in line for line in lines) == 3
+    assert program.err.read_text() == ""
