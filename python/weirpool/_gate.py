@@ -41,11 +41,12 @@ def is_delivering() -> bool:
 class Permit:
     """The right of one task to be outstanding. Called with the task's future it returns, and counts."""
 
-    __slots__ = ("_gate", "_standing")
+    __slots__ = ("_gate", "_standing", "order")
 
     def __init__(self, gate: Gate) -> None:
         self._standing = _RETURNED
         self._gate = gate
+        self.order = 0  # the how manieth it was
 
     def __call__(self, future: Future[Any], /) -> None:
         if self._standing != _RETURNED:
@@ -86,11 +87,12 @@ class Starter:
 class _Turn:
     """One who stands in line, as the line knows him."""
 
-    __slots__ = ("_bell", "_standing", "since", "wake")
+    __slots__ = ("_bell", "_standing", "order", "since", "wake")
 
     def __init__(self, bell: int) -> None:
         self._bell = bell
         self._standing = _RETURNED
+        self.order = 0
         self.since = time.monotonic()
         self.wake = threading.Lock()  # released when its turn has come, or never will
         self.wake.acquire()
@@ -175,6 +177,7 @@ class Gate:
         self._is_shut = False
         self._flows = False  # a call of _flow() is under way,
         self._flows_on = False  # and has to look again: another came within it
+        self._handed_out = 0  # since the beginning
         self._outstanding = 0
         self._waiting = 0  # of those: not started
         self._peak = 0
@@ -258,6 +261,8 @@ class Gate:
 
     def _hand_out(self, holder: Permit | _Turn) -> None:
         holder._standing = _HELD
+        self._handed_out += 1
+        holder.order = self._handed_out
         self._outstanding += 1
         self._waiting += 1
         if self._outstanding > self._peak:
@@ -337,6 +342,7 @@ class Gate:
                 return None
             self._flow()
             if turn._standing == _HELD:
+                permit.order = turn.order
                 turn._standing, permit._standing, place._turn = _RETURNED, _HELD, None
                 self._blocked_seconds += time.monotonic() - turn.since
                 return permit

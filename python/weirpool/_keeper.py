@@ -56,6 +56,7 @@ class Future(thread.Future[T]):
         self._condition = _Condition()
         self._uncalled = iter(self._done_callbacks)  # type: ignore[attr-defined]
         self._permit = permit
+        self.order: int = permit.order  # type: ignore[attr-defined]  # a permit of the gate in Python
         self._weir = pool.weir
         self._pool: Pool | None = pool
         self._owner = os.getpid()
@@ -130,6 +131,7 @@ class Pool:
         self._waiting: OrderedDict[Future[Any], Call] = OrderedDict()
         self._running: set[Future[Any]] = set()
         self._cancelled: deque[Future[Any]] = deque()  # to be gone over by the keeper; whoever cancels adds to it
+        self._newest = 0  # the latest in order of those that came
         self._is_closing = False
         self._has_begun = False
         self._lacks_worker = False
@@ -158,6 +160,15 @@ class Pool:
             if len(self._running) < self._workers or not self._waiting:  # from now on the keeper looks
                 self._events.put(None)  # first: whoever looks now waits for the lock
             self._waiting[future] = call
+            self._keep_order(future)
+
+    def _keep_order(self, future: Future[Any]) -> None:
+        """Lock held. Threads that were admitted one after the other may come here in another order."""
+        if future.order < self._newest:
+            for other in sorted(self._waiting, key=operator.attrgetter("order")):
+                if other.order > future.order and other in self._waiting:
+                    self._waiting.move_to_end(other)
+        self._newest = max(self._newest, future.order)
 
     def take_back(self, future: Future[Any]) -> bool:
         """Nobody will have this future: its submission was broken off. Returns whether it was not handed over."""

@@ -29,6 +29,14 @@ _EXIT_CODE_SECONDS = 1.0  # a fork server tells exit codes a moment after the en
 _LOOK_SECONDS = 0.1  # so often who waits for the lock looks whether the pool has broken
 
 
+class _Tasks(dict[int, Any]):
+    """Those of the standard pool. Its thread may go over them while the one that pickles takes one out."""
+
+    def items(self) -> Any:
+        """A copy."""
+        return list(super().items())
+
+
 class StandardPool(cf.ProcessPoolExecutor):
     """Starts a worker when it holds more tasks than it has workers, and replaces one only when it is asked to.
 
@@ -47,6 +55,7 @@ class StandardPool(cf.ProcessPoolExecutor):
 
     def __init__(self, *args: Any, tasks: Callable[[], int], notify: Callable[[], None], **kwargs: Any) -> None:
         self._nobody_reads = threading.Event()
+        self._why_broken: str | Literal[False] = False
         super().__init__(*args, **kwargs)
         self._tasks = tasks
         self._notify = notify
@@ -55,8 +64,9 @@ class StandardPool(cf.ProcessPoolExecutor):
         self._wakeup = self._executor_manager_thread_wakeup
         results = self._result_queue
         self._pipes: list[Any] = [calls._reader, calls._writer, results._reader, results._writer]
-        # Its own thread keeps this lock while it ends a broken pool, and waits for workers: see _unless_broken().
+        # Its own thread may keep this lock while it ends a broken pool, and waits for workers: see _unless_broken().
         self._shutdown_lock = calls.shutdown_lock = threading.RLock()
+        self._pending_work_items = calls.pending_work_items = _Tasks()
         if sys.platform != "win32":
             results._reader = ResultReader(os.dup(results._reader.fileno()), self.workers)
             calls._writer = CallWriter(os.dup(calls._writer.fileno()), self._nobody_reads)
@@ -121,10 +131,13 @@ class StandardPool(cf.ProcessPoolExecutor):
     @_broken.setter
     def _broken(self, text: str | Literal[False]) -> None:
         """Written by the base class, whose thread tells nobody if it holds no task."""
-        self._why_broken = text
-        if text:
-            self._nobody_reads.set()
-            self._notify()
+        if not text:
+            self._why_broken = text
+            return
+        with self._shutdown_lock:  # so that no submission, and no start of a worker, comes after its thread has looked
+            self._why_broken = text
+        self._nobody_reads.set()
+        self._notify()
 
     def is_busy_here(self) -> bool:
         """Is this thread one of its own, which pickles a task or unpickles a result? Nobody else would go on."""
@@ -164,7 +177,7 @@ class StandardPool(cf.ProcessPoolExecutor):
 
     def _drop_tasks(self) -> None:
         """Its thread goes on as long as it has tasks, and looks for each that it has not written yet."""
-        for number, item in list(self._pending_work_items.items()):
+        for number, item in self._pending_work_items.items():
             if not item.future.cancel():
                 self._pending_work_items.pop(number, None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, ParamSpec, TypeVar
 
@@ -95,6 +96,9 @@ class ProcessPoolExecutor(Gated, process.ProcessPoolExecutor):  # type: ignore[m
         try:
             here.depth = depth + 1
             return self._submit_with(self._admit(), fn, args, kwargs)
+        except BaseException as error:  # a signal handler's: the frames that it has left may hold a permit
+            traceback.clear_frames(error.__traceback__)
+            raise
         finally:
             here.depth = depth
 
@@ -123,6 +127,9 @@ class ProcessPoolExecutor(Gated, process.ProcessPoolExecutor):  # type: ignore[m
     def _explain(self, error: RuntimeError) -> BaseException:
         pool: Pool | None = self._engine or self._last_engine
         return (pool and pool.why()) or error
+
+    def _why_broken(self) -> BaseException:
+        return self._explain(RuntimeError(_core.UNUSABLE))
 
     def _preparation(self) -> Callable[[], object] | None:
         return None if self._engine is not None else self._start

@@ -177,6 +177,53 @@ def test_ctrl_c_at_any_moment_of_submit(script: Start, gate: Gate, room: bool) -
     assert lines[-1] == "True 0 0"
 
 
+def test_who_catches_ctrl_c_can_submit_at_once(script: Start) -> None:
+    """While it is handled its traceback keeps what the frames of the submission held."""
+    lines = script(
+        f"""
+        {INTERRUPT}
+        pool = weirpool.BoundedProcessPoolExecutor(1, 1)
+        pool.submit(tasks.nothing).result()
+        moment = 0
+        while True:
+            moment += 1
+            interrupt = Interrupt(moment)
+            soon(lambda: pool.stats().outstanding == 0, "the permit is back")
+            try:
+                with interrupt:
+                    pool.submit(tasks.nothing)
+            except KeyboardInterrupt:
+                assert pool.submit(tasks.square, 3).result(60) == 9
+            if interrupt.left > 0:
+                break
+        pool.shutdown()
+        say(moment > 20)
+        """
+    ).finish()
+    assert lines == ["True"]
+
+
+# ---- order ---------------------------------------------------------------------------------------
+
+
+def test_tasks_run_in_the_order_in_which_they_were_admitted(script: Start, gate: Gate, tmp_path: Path) -> None:
+    """Although the threads that were may go on in another."""
+    script(
+        """
+        with weirpool.BoundedProcessPoolExecutor(9, 1) as pool:
+            pool.submit(tasks.hold, sys.argv[1])
+            soon(lambda: pool.stats().running == 1, "it runs")
+            permits = [pool._admit() for _ in range(6)]
+            for number in 0, 3, 1, 5, 2, 4:
+                pool._submit_with(permits[number], tasks.log, (sys.argv[2], number), {})
+            open(os.path.join(sys.argv[1], "open"), "w").close()
+        """,
+        gate.folder,
+        tmp_path / "log",
+    ).finish()
+    assert (tmp_path / "log").read_text().split() == list("012345")
+
+
 # ---- coroutines ----------------------------------------------------------------------------------
 
 
@@ -213,6 +260,28 @@ def test_twelve_coroutines_learn_at_once_of_a_killed_worker(script: Start, gate:
     assert (count, kinds) == ("12", "{'BrokenProcessPool'}")
     assert float(seconds) < 1
     assert lines[1:] == ["(True, 'SIGKILL', True)", "0 0"]
+
+
+def test_a_coroutine_that_comes_when_the_pool_has_broken(script: Start) -> None:
+    lines = script("""
+        import asyncio
+        pool = weirpool.BoundedProcessPoolExecutor(2, 2)
+        running = pool.submit(tasks.nap, 60)
+        victim = next(iter(pool._processes))
+        os.kill(victim, signal.SIGKILL)
+        running.exception()
+        soon(lambda: pool._executor_manager_thread is None, "it has ended")
+
+        async def come():
+            return await asyncio.gather(pool.arun(tasks.nothing), return_exceptions=True)
+
+        (error,) = asyncio.run(come())
+        say(type(error).__name__, error.__cause__.pid == victim)
+        pool.shutdown()
+        (error,) = asyncio.run(come())
+        say(type(error).__name__, error.__cause__.pid == victim)
+    """).finish()
+    assert lines == ["BrokenProcessPool True"] * 2
 
 
 @pytest.mark.parametrize("size", [10, 100_000])
@@ -342,6 +411,65 @@ def test_the_youngest_worker_dies(script: Start, gate: Gate, method: str) -> Non
         gate.folder,
     ).finish()
     assert lines == ["BrokenProcessPool True"] * 2
+
+
+def test_a_task_that_is_handed_over_while_the_pool_breaks(script: Start, gate: Gate) -> None:
+    """The thread of Python 3.11's pool goes over its tasks without a lock."""
+    lines = script(
+        """
+        from concurrent.futures import process as standard
+        pool = weirpool.BoundedProcessPoolExecutor(4, 3)
+        first = pool.submit(tasks.hold, sys.argv[1])
+        soon(lambda: len(os.listdir(sys.argv[1])) == 1, "it runs")
+        victim = next(iter(pool._processes))
+        inner = pool._engine.standard
+
+        class Base:
+            def __getattr__(self, name):
+                return getattr(base, name)
+
+            def Future(self):
+                os.kill(victim, signal.SIGKILL)
+                deadline = time.monotonic() + 1
+                while not inner._broken and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                time.sleep(0.1)
+                return base.Future()
+
+        base, standard._base = standard._base, Base()
+        second = pool.submit(tasks.nap, 60)
+        for future in first, second:
+            say(type(future.exception(60)).__name__, future.exception().__cause__.pid == victim)
+        pool.shutdown()
+        """,
+        gate.folder,
+    ).finish()
+    assert lines == ["BrokenProcessPool True"] * 2
+
+
+def test_calls_that_cannot_be_pickled_while_the_pool_breaks(script: Start, gate: Gate) -> None:
+    """The thread that pickles takes them from those that the pool's own thread goes over."""
+    lines = script(
+        """
+        pool = weirpool.BoundedProcessPoolExecutor(40, 20)
+        held = [pool.submit(tasks.hold, sys.argv[1]) for _ in range(10)]
+        soon(lambda: len(os.listdir(sys.argv[1])) == 10, "they run")
+        inner = pool._engine.standard
+        first = next(iter(inner._pending_work_items.values())).future
+
+        def take_one(_):
+            number = next(reversed(inner._pending_work_items))
+            item = inner._pending_work_items.pop(number)  # as it does
+            item.future.set_exception(ValueError("of a pickling"))
+
+        first.add_done_callback(take_one)
+        os.kill(next(iter(pool._processes)), signal.SIGKILL)
+        say(*(type(future.exception(60)).__name__ for future in held))
+        pool.shutdown()
+        """,
+        gate.folder,
+    ).finish()
+    assert sorted(lines[0].split()) == ["BrokenProcessPool"] * 9 + ["ValueError"]
 
 
 def test_a_callback_that_exits_harms_nobody(script: Start) -> None:
