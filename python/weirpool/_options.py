@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weirpool._executor import Executor
 
 if TYPE_CHECKING:
+    import threading
+
     from weirpool import _core
     from weirpool.process import ProcessPoolExecutor
 
@@ -56,3 +58,8 @@ class WithOptions(Executor):
     def _broken(self) -> object:
         """Other libraries look for it."""
         return self._pool._broken
+
+    @property
+    def _executor_manager_thread(self) -> threading.Thread | None:
+        """Who submits for others looks for it: that thread must not wait."""
+        return self._pool._executor_manager_thread

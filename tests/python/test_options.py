@@ -382,6 +382,21 @@ def test_other_executors_over_it(pools: Pools, tmp_path: Path) -> None:
     assert feeder.stats().retried == 0
 
 
+@pytest.mark.parametrize("over", [lambda executor: executor, weirpool.bounded], ids=["itself", "bounded"])
+def test_a_callback_that_puts_into_a_feeder_over_it(pools: Pools, gate: Gate, over: Any) -> None:
+    """It is run by the thread that would make the room for which it waited."""
+    pool = replacing(pools)
+    put = threading.Event()
+    with weirpool.Feeder(over(pool.with_options(retries=1)), tasks.hold, maxsize=1) as feeder:
+        feeder.put(gate.folder)
+        gate.wait_started(1)
+        other = pool.with_options(timeout=LIMIT).submit(time.sleep, 3600)
+        other.add_done_callback(lambda _: [feeder.put(gate.folder), put.set()])
+        assert put.wait(PATIENCE)
+        gate.open()
+    assert (feeder.stats().succeeded, feeder.stats().admitted_over_bound) == (2, 1)
+
+
 def test_a_timeout_frees_the_room_of_a_blocked_producer(pools: Pools, threads: Threads) -> None:
     pool = replacing(pools, 1, 1)
     stuck = pool.with_options(timeout=LIMIT).submit(time.sleep, 3600)
