@@ -171,13 +171,23 @@ static PyObject *future_result(PyObject *self, PyObject *args, PyObject *kwargs)
     return NULL;
 }
 
+/*
+ * What result() raises this time for want of memory or depth is what exception() returns: an event loop asks it in a
+ * callback, and whoever awaits the result would wait for ever if that raised.
+ */
+static PyObject *exception_of_asking(void)
+{
+    bool is_exception = PyErr_ExceptionMatches(PyExc_MemoryError) || PyErr_ExceptionMatches(PyExc_RecursionError);
+    return is_exception ? take_exception() : NULL;
+}
+
 static PyObject *future_exception(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     if (is_taskless(self)) {
         return call_base(self, "exception", args, kwargs);
     }
     if (await_outcome(self, args, kwargs, "|O:exception") < 0) {
-        return NULL;
+        return exception_of_asking();
     }
     PyObject *exception = fields(self)->exception;
     return Py_NewRef(exception != NULL ? exception : Py_None);
@@ -304,7 +314,8 @@ static PyMethodDef future_methods[] = {
      "BrokenProcessPool if a worker died. Any thread may call it. As concurrent.futures.Future.result."},
     {"exception", (PyCFunction)(void (*)(void))future_exception, METH_VARARGS | METH_KEYWORDS,
      "exception" SIGNATURE_TIMEOUT
-     "Return the exception that the call raised, or None, waiting up to timeout seconds.\n\n"
+     "Return the exception that the call raised, or None, waiting up to timeout seconds.\n"
+     "So it does for MemoryError and RecursionError that rebuilding the result raises at this moment.\n\n"
      "Raises TimeoutError, or CancelledError if the future was cancelled."},
     {"done", future_done, METH_NOARGS, "done($self, /)\n--\n\nTrue if the call has finished or was cancelled."},
     {"cancelled", future_cancelled, METH_NOARGS, "cancelled($self, /)\n--\n\nTrue if the call was cancelled."},

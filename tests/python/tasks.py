@@ -258,6 +258,20 @@ class FailsWhenRebuilt:
         return fail, (OddError("cannot be rebuilt"),)
 
 
+class FailsWhenRebuiltAs:
+    """Where it is unpickled this kind of error is raised, each time."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self.error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return fail_with, (self.error, "cannot be rebuilt")
+
+
+def make_failing_to_rebuild(error: type[BaseException]) -> FailsWhenRebuiltAs:
+    return FailsWhenRebuiltAs(error)
+
+
 def echo_failing_to_rebuild() -> FailsWhenRebuilt:
     return FailsWhenRebuilt()
 

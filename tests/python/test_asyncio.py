@@ -179,6 +179,23 @@ def test_what_a_call_raises(run: Run, pools: Pools) -> None:
         run(pools.bounded(2).arun(tasks.fail_with, ZeroDivisionError, "oh"))
 
 
+@pytest.mark.parametrize("error", [MemoryError, RecursionError])
+@pytest.mark.parametrize("own", [True, False], ids=["arun", "run_in_executor"])
+def test_a_result_for_which_there_is_no_memory(run: Run, pools: Pools, error: type[Exception], own: bool) -> None:
+    """It is rebuilt when the loop asks for it, in a callback, where nobody would hear of an error."""
+    pool = pools.bounded(2)
+
+    async def main() -> None:
+        call = tasks.make_failing_to_rebuild, error
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(60):
+            with pytest.raises(error, match="cannot be rebuilt"):
+                await (pool.arun(*call) if own else loop.run_in_executor(pool, *call))
+            assert await pool.arun(tasks.square, 3) == 9
+
+    run(main())
+
+
 @sizes
 def test_what_cannot_be_pickled_fails_alone(run: Run, pools: Pools, gate: Gate, size: int) -> None:
     pool = pools.bounded(2)
