@@ -93,7 +93,7 @@ class AsyncMethods:
         loop = asyncio.get_running_loop()
         with _loop.line_of(self, loop) as line:
             future = await line.submit(self, fn, args, kwargs)
-        return asyncio.wrap_future(future, loop=loop)
+        return _loop.follow(future, loop)
 
     async def arun(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Await room, submit ``fn(*args, **kwargs)``, and await its result.

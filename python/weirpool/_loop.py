@@ -1,4 +1,4 @@
-"""Waiting for room at an executor in an event loop: one bell, and everybody who waits for it."""
+"""Waiting for room at an executor in an event loop: one bell, and everybody who waits for it; and for results."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from weirpool._aio import AsyncMethods, Ticket
+from weirpool._results import STOPPED
+
+T = TypeVar("T")
 
 _AT_ONCE = 0.005  # seconds of polling, which may be pickling, before the loop may do something else
 
@@ -39,6 +42,43 @@ def line_of(executor: AsyncMethods, loop: asyncio.AbstractEventLoop) -> Iterator
         line.users -= 1
         if line.users == 0:
             line.close()
+
+
+def follow(future: cf.Future[T], loop: asyncio.AbstractEventLoop) -> asyncio.Future[T]:
+    """As ``asyncio.wrap_future()``, whose future never ends where a task raised StopIteration (in 3.11, and 3.12.1)."""
+    followed: asyncio.Future[T] = loop.create_future()
+
+    def pass_cancel_on(_: asyncio.Future[T]) -> None:
+        if followed.cancelled():
+            future.cancel()
+
+    def tell_loop(_: cf.Future[T]) -> None:
+        with contextlib.suppress(RuntimeError):  # it is closed: nobody waits there
+            loop.call_soon_threadsafe(_copy_end, future, followed)
+
+    followed.add_done_callback(pass_cancel_on)
+    future.add_done_callback(tell_loop)
+    return followed
+
+
+def _copy_end(future: cf.Future[T], followed: asyncio.Future[T]) -> None:
+    if followed.done():
+        return
+    if future.cancelled():
+        followed.cancel()
+        return
+    error = future.exception()
+    try:
+        if error is None:
+            followed.set_result(future.result())
+        elif isinstance(error, StopIteration):  # the awaiting coroutine would return
+            stopped = RuntimeError(STOPPED)
+            stopped.__cause__ = error
+            followed.set_exception(stopped)
+        else:
+            followed.set_exception(error)
+    finally:
+        del error  # else its traceback would keep it in a cycle
 
 
 class Waiter:

@@ -179,6 +179,19 @@ def test_what_a_call_raises(run: Run, pools: Pools) -> None:
         run(pools.bounded(2).arun(tasks.fail_with, ZeroDivisionError, "oh"))
 
 
+def test_a_call_that_raises_stop_iteration(run: Run, pools: Pools) -> None:
+    """A future of asyncio does not take it, and a coroutine cannot pass it on."""
+    pool = pools.bounded(2)
+
+    async def main() -> None:
+        for call in (pool.arun(tasks.fail_with, StopIteration, 3), anext(pool.amap(tasks.fail_with, [StopIteration]))):
+            async with asyncio.timeout(60):
+                with pytest.raises(RuntimeError, match="a task raised StopIteration"):
+                    await call
+
+    run(main())
+
+
 @pytest.mark.parametrize("error", [MemoryError, RecursionError])
 @pytest.mark.parametrize("own", [True, False], ids=["arun", "run_in_executor"])
 def test_a_result_for_which_there_is_no_memory(run: Run, pools: Pools, error: type[Exception], own: bool) -> None:
