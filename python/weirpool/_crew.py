@@ -206,8 +206,9 @@ class Crew:
         processes = self._all()
         for process in processes:
             process.terminate()
+        deadline = time.monotonic() + _GRACE_SECONDS  # of all of them together
         for process in processes:
-            if not _reap.join(process, _GRACE_SECONDS):
+            if not _reap.join(process, deadline - time.monotonic()):
                 process.kill()
                 _reap.join(process)
 

@@ -31,6 +31,7 @@ from support import (
 )
 
 import weirpool
+from weirpool._crew import _GRACE_SECONDS
 
 SOON = 60.0
 AT_ONCE = 20.0  # seconds for what takes a fraction of one
@@ -210,6 +211,19 @@ def test_a_stopped_worker_is_ended_by_force(
     threads.start(pool.shutdown)
     threads.join()
     assert is_gone(victim)
+
+
+def test_workers_that_do_not_listen_are_ended_together(pools: Pools, gate: Gate, threads: Threads) -> None:
+    """They have one time of grace, and not one after the other."""
+    pool = pools.bounded(None, 12, "fork", initializer=signal.signal, initargs=(signal.SIGTERM, signal.SIG_IGN))
+    held = [pool.submit(tasks.hold, gate.folder) for _ in range(12)]
+    gate.wait_started(12)
+    os.kill(worker_pids(pool)[0], signal.SIGKILL)
+    assert {type(future.exception(AT_ONCE)) for future in held} == {BrokenProcessPool}
+    began = time.monotonic()
+    threads.start(pool.shutdown)
+    threads.join()
+    assert time.monotonic() - began < 11 * _GRACE_SECONDS / 2
 
 
 # ---- Callbacks and objects that act --------------------------------------------------------------
