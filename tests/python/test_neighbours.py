@@ -231,19 +231,25 @@ def test_workers_that_do_not_listen_are_ended_together(pools: Pools, gate: Gate,
 
 @every_mode
 def test_a_callback_that_blocks_holds_up_nobody_but_callbacks(
-    pools: Pools, threads: Threads, method: str, mode: str
+    pools: Pools, threads: Threads, gate: Gate, tmp_path: Path, method: str, mode: str
 ) -> None:
     pool = pools.bounded(3, 2, method, **options_of(mode))
     entered, leave = threading.Event(), threading.Event()
     told: list[int] = []
-    pool.submit(tasks.nothing).add_done_callback(lambda _: (entered.set(), leave.wait(SOON)))
+    held = pool.submit(tasks.hold, gate.folder)  # not done yet: else the callback runs right here
+    held.add_done_callback(lambda _: (entered.set(), leave.wait(SOON)))
+    gate.open()
     assert entered.wait(SOON)
     for _ in range(4):
         threads.start(lambda: [pool.submit(tasks.square, number).result(SOON) for number in range(100)])
     assert threads.join() == [[number * number for number in range(100)]] * 4
     assert list(pool.map(tasks.square, range(50))) == [number * number for number in range(50)]
     assert len(pool.submit(tasks.zeros, 20 * MIB).result(SOON)) == 20 * MIB
-    pool.submit(tasks.echo, 5).add_done_callback(lambda future: told.append(future.result()))
+    late = Gate(tmp_path / "late")
+    last = pool.submit(tasks.hold, late.folder, 5)
+    last.add_done_callback(lambda future: told.append(future.result()))
+    late.open()
+    assert last.result(SOON) == 5
     assert told == []
     leave.set()
     wait_until(lambda: told == [5], "the next callback runs")
@@ -251,13 +257,14 @@ def test_a_callback_that_blocks_holds_up_nobody_but_callbacks(
 
 @pytest.mark.parametrize("error", [tasks.OddError, SystemExit, KeyboardInterrupt, MemoryError, GeneratorExit])
 def test_a_callback_that_raises_harms_nobody(
-    pools: Pools, caplog: pytest.LogCaptureFixture, error: type[BaseException]
+    pools: Pools, gate: Gate, caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
     pool = pools.bounded(2, 2)
     told = threading.Event()
-    future = pool.submit(tasks.nap, 0.05)
+    future = pool.submit(tasks.hold, gate.folder)  # not done yet: else the callbacks run right here
     future.add_done_callback(lambda _: tasks.fail_with(error))
     future.add_done_callback(lambda _: told.set())
+    gate.open()
     assert told.wait(SOON)
     assert pool.submit(tasks.square, 6).result(SOON) == 36
     wait_until(lambda: pool.stats().outstanding == 0, "every permit is back")

@@ -405,7 +405,7 @@ def test_a_timeout_frees_the_room_of_a_blocked_producer(pools: Pools, threads: T
     assert isinstance(stuck.exception(PATIENCE), weirpool.TaskTimeout)
 
 
-def test_timeouts_while_the_collector_is_in_a_callback(pools: Pools) -> None:
+def test_timeouts_while_the_collector_is_in_a_callback(pools: Pools, gate: Gate) -> None:
     """Who waits for the result finds the end, although the thread that tells is busy."""
     pool = replacing(pools)
     release = threading.Event()
@@ -416,7 +416,9 @@ def test_timeouts_while_the_collector_is_in_a_callback(pools: Pools) -> None:
         release.wait(PATIENCE)
 
     limited = pool.with_options(timeout=LIMIT).submit(time.sleep, 3600)
-    pool.submit(tasks.nothing).add_done_callback(block)
+    held = pool.submit(tasks.hold, gate.folder)  # not done yet: else the callback runs right here
+    held.add_done_callback(block)
+    gate.open()
     assert entered.wait(PATIENCE)
     try:
         assert isinstance(limited.exception(PATIENCE), weirpool.TaskTimeout)

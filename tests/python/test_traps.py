@@ -147,7 +147,7 @@ def test_the_pool_breaks_while_producers_come_and_go(pools: Pools, threads: Thre
 
 
 @pytest.mark.race
-def test_a_callback_may_submit_more_than_there_is_room_for(pools: Pools, start_method: str) -> None:
+def test_a_callback_may_submit_more_than_there_is_room_for(pools: Pools, gate: Gate, start_method: str) -> None:
     pool = pools.bounded(2, 2, start_method)
     children: list[Future[int]] = []
     submitted = threading.Event()
@@ -156,7 +156,9 @@ def test_a_callback_may_submit_more_than_there_is_room_for(pools: Pools, start_m
         children.extend(pool.submit(tasks.square, number) for number in range(8))
         submitted.set()
 
-    pool.submit(tasks.nap, 0.01).add_done_callback(more)
+    held = pool.submit(tasks.hold, gate.folder)
+    held.add_done_callback(more)
+    gate.open()
     assert submitted.wait(SOON), "the callback is stuck"
     assert [future.result(SOON) for future in children] == [number * number for number in range(8)]
     assert pool.stats().admitted_over_bound > 0
