@@ -8,6 +8,7 @@ import multiprocessing
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
+import re
 import select
 import signal
 import subprocess
@@ -29,6 +30,11 @@ CAN_REPLACE = "on_worker_death" in inspect.signature(weirpool.ProcessPoolExecuto
 DEATH_MODES = ("break", "replace") if CAN_REPLACE else ("break",)
 PATIENCE = 60.0  # seconds; only a hang takes so long
 FLAGS = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # -X dev -W error reach scripts, too
+
+
+def show(value: Any) -> str:
+    """For the names of tests, which are the same in every process: as repr(), without addresses."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import tasks
-from support import Gate, Script, Threads, in_forked_child, wait_until
+from support import Gate, Script, Threads, in_forked_child, show, wait_until
 
 import weirpool
 from weirpool import RejectedSubmission, SubmitTimeout, bounded
@@ -496,7 +496,7 @@ WRONG: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("wrong", WRONG, ids=str)
+@pytest.mark.parametrize("wrong", WRONG, ids=show)
 def test_wrong_arguments(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="|".join(wrong)):
         bounded(Sized(_max_workers=1), **wrong)

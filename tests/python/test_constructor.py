@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import tasks
-from support import Pools, descendants
+from support import Pools, descendants, show
 
 import weirpool
 
@@ -134,7 +134,7 @@ def test_good_bounds_work(pools: Pools, bound: int | bool | None) -> None:
     assert [pool.submit(tasks.square, number).result() for number in range(5)] == [0, 1, 4, 9, 16]
 
 
-@pytest.mark.parametrize("bound", [False, 0, -1, 1.5, 8.0, "8", "True", b"8", [8], float("inf"), Eight()], ids=repr)
+@pytest.mark.parametrize("bound", [False, 0, -1, 1.5, 8.0, "8", "True", b"8", [8], float("inf"), Eight()], ids=show)
 def test_bad_bounds_are_refused_and_start_nothing(bound: Any) -> None:
     before = descendants(os.getpid())
     with pytest.raises(ValueError) as caught:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from support import Pools
+from support import Pools, show
 
 prometheus_client = pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
 
@@ -66,7 +66,7 @@ def test_what_an_executor_does_not_know_is_left_out(pools: Pools) -> None:
     assert math.isnan(samples["weirpool_run_seconds", "idle", "0.5"])
 
 
-@pytest.mark.parametrize("what", [5, ThreadPoolExecutor(1), weirpool.BoundedProcessPoolExecutor], ids=repr)
+@pytest.mark.parametrize("what", [5, ThreadPoolExecutor(1), weirpool.BoundedProcessPoolExecutor], ids=show)
 def test_what_has_no_such_stats_is_refused_and_breaks_no_scrape(what: Any) -> None:
     registry = CollectorRegistry()
     with pytest.raises(TypeError, match=r"whose stats\(\) returns weirpool\.Stats"):

@@ -171,7 +171,9 @@ def test_an_idle_worker_that_dies_costs_nothing(pools: Pools, tmp_path: Path) ->
     assert pool.stats().failed == 0
 
 
-@pytest.mark.parametrize("call", [(tasks.apply, tasks.DiesWhenRebuilt()), (tasks.dying_result, 3_000_000)], ids=repr)
+@pytest.mark.parametrize(
+    "call", [(tasks.apply, tasks.DiesWhenRebuilt()), (tasks.dying_result, 3_000_000)], ids=["arguments", "result"]
+)
 def test_a_worker_that_dies_with_arguments_or_a_result_in_hand(pools: Pools, call: tuple[Any, ...]) -> None:
     pool = replacing(pools)
     for _ in range(3):
