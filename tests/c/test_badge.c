@@ -157,7 +157,7 @@ static void test_the_end_of_who_was_revoked_is_no_death(void)
 
 /* ---- both at once ---- */
 
-enum { COMERS = 4, ROUNDS = 300 };
+enum { COMERS = 4, ROUNDS = 100 };
 
 struct comer {
     pthread_t thread;
