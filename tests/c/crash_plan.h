@@ -19,10 +19,10 @@
 enum act {
     KILL,
     STOP,
-    KILL_A_WORKER,   /* the parent does: the last that lives, but not `it` */
-    KILL_IT,         /* the parent does: the worker `it`, which was stopped before */
-    LET_IT_GO_ON,    /* the parent does */
-    LET_IT_GO_AND_END, /* and waits for its end */
+    KILL_A_WORKER,     /* the parent does: the last that lives, but not `it` */
+    KILL_IT,           /* the parent does, and waits: the worker `it`, which was stopped before */
+    LET_IT_GO_ON,      /* the parent does */
+    LET_IT_GO_AND_END, /* the parent does, and waits for its end */
 };
 
 static struct plan {
@@ -34,7 +34,7 @@ static struct plan {
     uint32_t worker; /* which one alone; or */
     uint32_t victims; /* whichever come first, so many */
     pid_t parent;
-    pid_t it;
+    pid_t it; /* a worker that was stopped; 0: none */
     _Atomic uint32_t hits;
     _Atomic pid_t hit[WORKERS];
 } *plan; /* shared by the processes of a case */
@@ -220,6 +220,7 @@ static const struct point points[] = {
     {.name = "before_leaves", .work = LEAVING, .once = true},
     {.name = "after_leaves", .work = LEAVING, .once = true},
 };
+
 #define EACH_POINT(p) (const struct point *p = points; p < points + sizeof points / sizeof *points; p++)
 
 /* Not every worker comes to those where one wakes another; where starts are bounded two may hold all that may start. */
