@@ -519,12 +519,12 @@ static void test_death_during_repair(void)
 {
     for (size_t i = 0; i < REPAIR_POINTS; i++) {
         struct trial *trial = new_trial(&repair_points[i], KILL_A_WORKER);
-        trial->retries = 1;
+        trial->retries = 2; /* both may hit the same task */
         launch(die_during_repair, trial);
     }
     for (size_t i = 0; i < STOP_POINTS; i++) {
         struct trial *trial = new_trial(&stop_points[i], KILL_A_WORKER);
-        trial->retries = 1;
+        trial->retries = 2; /* both may hit the same task */
         trial->forced = i % 2 == 0;
         launch(die_during_repair, trial);
     }
