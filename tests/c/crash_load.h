@@ -41,6 +41,19 @@ static inline bool is_quiet(void)
     return atomic_load(&load.ended) + hits() >= atomic_load(&load.submitted);
 }
 
+/* Some naps, until those that run sleep: a burst has to find them so, and on a busy machine one nap is too short. */
+static inline void let_workers_sleep(void)
+{
+    check_nap();
+    for (int naps = 0; naps < 50; naps++) {
+        uint64_t asleep = wp_load_seq_cst(&rig.pool->segment.header->parked[0]);
+        if ((uint32_t)__builtin_popcountll(asleep) + hits() >= rig.workers) {
+            return;
+        }
+        check_nap();
+    }
+}
+
 static inline void note_end(const struct weirpool_completion *completion)
 {
     uint64_t id = (uintptr_t)completion->user;

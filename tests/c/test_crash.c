@@ -54,7 +54,7 @@ static void *produce(void *nothing)
         for (uint32_t i = 0; i < BURST && submit_one(); i++) {
         }
         AWAIT(is_quiet() || atomic_load(&load.enough));
-        check_nap();
+        let_workers_sleep();
     }
     return nothing;
 }

@@ -122,7 +122,7 @@ static bool is_one_wanted(void)
 {
     if (line.given == BURST && is_quiet()) {
         line.given = 0;
-        check_nap();
+        let_workers_sleep();
     }
     return line.given < BURST && !load.enough && !load.refused;
 }
