@@ -13,6 +13,7 @@ import operator
 import os
 import queue
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
@@ -31,6 +32,7 @@ T = TypeVar("T")
 
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
+_HOLD_BACK_SECONDS = 0.5  # after Ctrl-C, which has interrupted a task: the program may be about to cancel the others
 _LOOK_SECONDS = 1.0  # so often somebody looks whether there is something to do: a signal handler may have raised
 
 
@@ -131,6 +133,7 @@ class Pool:
         self._waiting: OrderedDict[Future[Any], Call] = OrderedDict()
         self._running: set[Future[Any]] = set()
         self._cancelled: deque[Future[Any]] = deque()  # to be gone over by the keeper; whoever cancels adds to it
+        self._held_back_until = 0.0
         self._newest = 0  # the latest in order of those that came
         self._is_closing = False
         self._has_begun = False
@@ -195,7 +198,7 @@ class Pool:
         """Hand tasks over until there will be no more, or until the pool breaks."""
         while not self._has_ended():
             try:
-                self._events.get(timeout=_LOOK_SECONDS if self._waiting else None)
+                self._events.get(timeout=self._patience() if self._waiting else None)
             except queue.Empty:
                 self._find_cancelled()
             self._see_to_cancelled()
@@ -210,6 +213,10 @@ class Pool:
         self._look_for_break()
         with self._lock:
             return self._why is not None or (self._is_closing and not self._waiting and not self._running)
+
+    def _patience(self) -> float:
+        held_back = self._held_back_until - time.monotonic()
+        return held_back if 0 < held_back < _LOOK_SECONDS else _LOOK_SECONDS
 
     def _find_cancelled(self) -> None:
         """Those that should have been noted, had no signal handler raised."""
@@ -232,6 +239,8 @@ class Pool:
         while True:
             with self._lock:
                 if self._why is not None or not self._waiting or len(self._running) >= self._workers:
+                    return None
+                if time.monotonic() < self._held_back_until:
                     return None
                 future, call = self._waiting.popitem(last=False)
                 self._running.add(future)
@@ -277,6 +286,8 @@ class Pool:
     def _end(self, future: Future[Any], error: BaseException | None, result: Any = None) -> None:
         if self.standard._broken:
             self._note_break(error)
+        if isinstance(error, KeyboardInterrupt):
+            self._held_back_until = time.monotonic() + _HOLD_BACK_SECONDS
         with self._lock:
             self._running.discard(future)
             if self._why is not None and isinstance(error, BrokenProcessPool | cf.CancelledError):

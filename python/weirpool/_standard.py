@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 import contextlib
+import functools
 import os
 import sys
 import threading
@@ -20,6 +21,7 @@ from multiprocessing import connection, util
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal, TypeVar
 
+from weirpool import _interrupts
 from weirpool._pipes import CallWriter, ResultReader
 
 T = TypeVar("T")
@@ -60,6 +62,8 @@ class StandardPool(cf.ProcessPoolExecutor):
         self._tasks = tasks
         self._notify = notify
         self.workers: Any = self._processes  # the base class lets go of its own references at its end
+        if not self._safe_to_dynamically_spawn_children:
+            self._initializer = functools.partial(_start_as_fork, self._initializer)
         self._calls = calls = self._call_queue
         self._wakeup = self._executor_manager_thread_wakeup
         results = self._result_queue
@@ -199,6 +203,13 @@ class StandardPool(cf.ProcessPoolExecutor):
                 with contextlib.suppress(ProcessLookupError):
                     getattr(process, operation)()
         return len(processes)
+
+
+def _start_as_fork(initializer: Callable[..., object] | None, *initargs: Any) -> None:
+    """In a worker that was forked while Ctrl-C was put off."""
+    _interrupts.resume()
+    if initializer is not None:
+        initializer(*initargs)
 
 
 def _watch(process: BaseProcess | None) -> None:

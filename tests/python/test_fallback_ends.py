@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import Gate, Script
+from support import Gate, Script, wait_asleep
 
 Start = Callable[..., Script]
 
@@ -201,6 +201,30 @@ def test_who_catches_ctrl_c_can_submit_at_once(script: Start) -> None:
         """
     ).finish()
     assert lines == ["True"]
+
+
+@pytest.mark.race
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_one_ctrl_c_ends_the_program(script: Start, gate: Gate, method: str) -> None:
+    """What waits is not handed over to a worker whose task it has interrupted: the program is about to cancel it."""
+    program = script(
+        f"""
+        try:
+            with weirpool.BoundedProcessPoolExecutor(3, 2, multiprocessing.get_context({method!r})) as pool:
+                held = [pool.submit(tasks.hold, sys.argv[1]) for _ in range(3)]
+                soon(lambda: len(os.listdir(sys.argv[1])) == 2, "two run")
+                say("ready")
+                held[0].result()
+        except KeyboardInterrupt:
+            say("interrupted", held[-1].cancelled())
+        """,
+        gate.folder,
+    )
+    assert program.line() == "ready"
+    wait_asleep(program.pid)
+    program.ctrl_c()
+    assert program.finish() == ["interrupted True"]
+    program.leaves_nothing()
 
 
 # ---- order ---------------------------------------------------------------------------------------
