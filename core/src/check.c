@@ -118,6 +118,18 @@ static void mark_done_slots(struct weirpool *pool)
     }
 }
 
+/* Has a worker said so that has not ended? A thread that its initializer had begun may keep its process for ever. */
+static bool has_initializer_failed(const struct weirpool *pool)
+{
+    for (uint32_t worker = 0; worker < pool->segment.workers; worker++) {
+        uint32_t standing = wp_load_acquire(&pool->segment.records[worker].standing);
+        if (pool->members[worker].counted && standing == WP_INIT_FAILED) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void wp_audit(struct weirpool *pool)
 {
     if (pool->course == WP_BROKEN) {
@@ -126,6 +138,9 @@ void wp_audit(struct weirpool *pool)
     if (find_fault_in_segment(pool) != NULL) {
         wp_take_all_done(pool); /* which the scribbling may have nothing to do with */
         wp_break(pool, WP_NO_WORKER, WEIRPOOL_FAULT_CORRUPT);
+    } else if (has_initializer_failed(pool)) {
+        wp_take_all_done(pool);
+        wp_break(pool, WP_NO_WORKER, WEIRPOOL_FAULT_INIT_FAILED);
     } else {
         mark_done_slots(pool);
     }

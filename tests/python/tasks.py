@@ -441,6 +441,11 @@ def fail_to_initialize() -> NoReturn:
     raise OddError("this worker does not start")
 
 
+def linger_and_fail() -> NoReturn:
+    threading.Thread(target=threading.Event().wait, daemon=False).start()
+    fail_to_initialize()
+
+
 def hold_and_fail(folder: str) -> NoReturn:
     hold(folder)
     raise OddError("this worker does not start")

@@ -226,6 +226,23 @@ def test_workers_that_do_not_listen_are_ended_together(pools: Pools, gate: Gate,
     assert time.monotonic() - began < 11 * _GRACE_SECONDS / 2
 
 
+@every_mode
+def test_an_initializer_that_fails_and_leaves_a_thread(pools: Pools, threads: Threads, method: str, mode: str) -> None:
+    """Its process does not end by itself, and is not waited for."""
+    pool = pools.bounded(3, 2, method, initializer=tasks.linger_and_fail, **options_of(mode))
+
+    def attempt() -> None:
+        with pytest.raises(BrokenProcessPool):  # of submit(), where the failure was quicker
+            pool.submit(tasks.nothing).result(SOON)
+
+    for _ in range(4):
+        threads.start(attempt)
+    threads.join()
+    assert threads.errors == []
+    threads.start(pool.shutdown)
+    threads.join()
+
+
 # ---- Callbacks and objects that act --------------------------------------------------------------
 
 
