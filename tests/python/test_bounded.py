@@ -7,6 +7,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,21 +198,17 @@ def test_tickets_end_with_the_executor(make: Make, gate: Gate) -> None:
 # ---- order, and load ----
 
 
-def test_first_come_first_served(gate: Gate, make: Make, threads: Threads) -> None:
+def test_first_come_first_served(gate: Gate, make: Make, threads: Threads, tmp_path: Path) -> None:
     pool = make(1)
     pool.submit(tasks.hold, gate.folder)
-    order: list[int] = []
-
-    def produce(number: int) -> None:
-        pool.submit(abs, -number).add_done_callback(lambda future: order.append(future.result()))
-
+    path = tmp_path / "log"
     for number in range(10):
-        threads.start(produce, number)
+        threads.start(pool.submit, tasks.log, str(path), number)
         eventually(lambda number=number: pool.stats().blocked_producers == number + 1)
     gate.open()
-    threads.join()
-    eventually(lambda: len(order) == 10)
-    assert order == list(range(10))
+    for future in threads.join():
+        future.result(60)
+    assert path.read_text().split() == [str(number) for number in range(10)]
 
 
 @pytest.mark.race
