@@ -328,11 +328,11 @@ MOMENTS = {
         threading.Thread(target=use).start()
         """,
     "a thread that waits for a result": """
-        threading.Thread(target=lambda: say("left", *pool.submit(tasks.nap, 0.3).exception() or ())).start()
+        threading.Thread(target=lambda: say("left", *pool.submit(tasks.nap, 1).exception() or ())).start()
         soon(lambda: pool.stats().running == 1, "it runs")
         """,
     "a daemon thread that waits for a result": """
-        threading.Thread(target=lambda: pool.submit(tasks.nap, 0.3).result(), daemon=True).start()
+        threading.Thread(target=lambda: pool.submit(tasks.nap, 1).result(), daemon=True).start()
         soon(lambda: pool.stats().running == 1, "it runs")
         say("left")
         """,

@@ -463,26 +463,29 @@ def test_the_interpreter_exits_while_a_worker_is_replaced(script: Callable[..., 
 
 
 @pytest.mark.race
-def test_ctrl_c_costs_the_task_that_runs_and_no_worker(script: Callable[..., Script], method: str) -> None:
+def test_ctrl_c_costs_the_task_that_runs_and_no_worker(script: Callable[..., Script], gate: Gate, method: str) -> None:
     program = script(
         f"""
         pool = weirpool.BoundedProcessPoolExecutor(
             8, 3, multiprocessing.get_context({method!r}), on_worker_death="replace"
         )
-        while len(pool._processes) < 3:
-            [future.result() for future in [pool.submit(tasks.nap, 0.05) for _ in range(3)]]
+        held = [pool.submit(tasks.hold, sys.argv[1]) for _ in range(3)]
+        soon(lambda: pool.stats().running == 3, "none is being started any more")
+        open(os.path.join(sys.argv[1], "open"), "w").close()
+        wait(held)
         pids = sorted(pool._processes)
         busy = pool.submit(tasks.nap, 60)
         soon(busy.running, "it runs")
-        say("ready")
         try:
+            say("ready")
             time.sleep(60)
         except KeyboardInterrupt:
             say("interrupted")
         say(type(busy.exception()).__name__)
         say(sum(pool.map(tasks.square, range(10))))
         say(sorted(pool._processes) == pids)
-        """
+        """,
+        gate.folder,
     )
     assert program.line() == "ready"
     time.sleep(0.1)

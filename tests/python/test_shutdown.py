@@ -285,8 +285,8 @@ INTERRUPTIBLE = """
     pool = weirpool.BoundedProcessPoolExecutor(2, 2)
     held = [pool.submit(tasks.hold, sys.argv[1], number) for number in range(2)]
     soon(lambda: pool.stats().running == 2, "both tasks run")
-    say("ready")
     try:
+        say("ready")
         {wait}
     except KeyboardInterrupt:
         say("interrupted")
@@ -356,8 +356,8 @@ def test_ctrl_c_while_the_next_of_a_map_is_awaited(script: Callable[..., Script]
         pool = weirpool.BoundedProcessPoolExecutor(4, 2)
         results = pool.map(tasks.hold, [sys.argv[1]] * 9)
         soon(lambda: pool.stats().running == 2, "two tasks run")
-        say("ready")
         try:
+            say("ready")
             next(results)
         except KeyboardInterrupt:
             say("interrupted")
@@ -396,8 +396,8 @@ def test_ctrl_c_in_a_busy_loop_loses_no_permit(script: Callable[..., Script]) ->
         """
         pool = weirpool.BoundedProcessPoolExecutor(3, 2)
         pool.submit(tasks.nothing).result()
-        say("ready")
         try:
+            say("ready")
             while True:
                 list(pool.map(tasks.square, range(10)))
                 futures = [pool.submit(tasks.square, number) for number in range(10)]
@@ -464,8 +464,7 @@ def test_workers_are_gone_soon_after_their_parent_was_killed(
     time.sleep(0.5)
     assert not any(is_gone(pid) for pid in workers)
     os.kill(program.pid, signal.SIGKILL)
-    task, promised, slow_machine = 0.5, 3.0, 1.5
-    wait_until(lambda: all(map(is_gone, workers)), "the workers are gone", task + promised + slow_machine)
+    wait_until(lambda: all(map(is_gone, workers)), "the workers are gone")
 
 
 @pytest.mark.parametrize("state", ["idle", "blocked producer"])
@@ -485,7 +484,7 @@ def test_idle_workers_are_gone_soon_after_their_parent_was_killed(
     workers = [int(pid) for pid in program.line().split()]
     time.sleep(0.5)
     os.kill(program.pid, signal.SIGKILL)
-    wait_until(lambda: all(map(is_gone, workers)), "the workers are gone", patience=4.5)
+    wait_until(lambda: all(map(is_gone, workers)), "the workers are gone")
 
 
 def test_workers_are_gone_after_the_parent_left_without_hooks(script: Callable[..., Script]) -> None:
@@ -499,7 +498,7 @@ def test_workers_are_gone_after_the_parent_left_without_hooks(script: Callable[.
     )
     workers = [int(pid) for pid in program.line().split()]
     program.finish()
-    wait_until(lambda: all(map(is_gone, workers)), "the workers are gone", patience=4.5)
+    wait_until(lambda: all(map(is_gone, workers)), "the workers are gone")
 
 
 @pytest.mark.race
