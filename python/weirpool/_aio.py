@@ -30,8 +30,8 @@ class Ticket(Protocol):
     def leave(self) -> cf.Future[Any] | None:
         """Give the place up; the future, if the call was submitted just then."""
 
-    def expire(self) -> cf.Future[Any]:
-        """As ``leave()``, but raise SubmitTimeout where that returns None."""
+    def expire(self) -> cf.Future[Any] | None:
+        """As ``leave()``, but raise SubmitTimeout where that returns None. None: ask again, it is being submitted."""
 
 
 class AsyncMethods:

@@ -87,6 +87,7 @@ class Waiter:
     def __init__(self, ticket: Ticket, loop: asyncio.AbstractEventLoop) -> None:
         self.ticket = ticket
         self.room: asyncio.Future[cf.Future[Any]] = loop.create_future()
+        self.timer: asyncio.TimerHandle | None = None
 
     def settle(self, ask: Callable[[], cf.Future[Any] | None]) -> bool:
         """Ask its ticket. Returns whether it waits no longer."""
@@ -138,7 +139,8 @@ class Line:
 
     async def _wait(self, ticket: Ticket, patience: float | None) -> cf.Future[Any]:
         waiter = Waiter(ticket, self._loop)
-        timer = self._loop.call_later(patience, waiter.settle, ticket.expire) if patience is not None else None
+        if patience is not None:
+            waiter.timer = self._loop.call_later(patience, self._expire, waiter)
         self._line_up(waiter)
         try:
             return await waiter.room
@@ -148,8 +150,13 @@ class Line:
         finally:
             self._waiting.pop(waiter, None)
             self._permitted.pop(waiter, None)
-            if timer is not None:
-                timer.cancel()
+            if waiter.timer is not None:
+                waiter.timer.cancel()
+
+    def _expire(self, waiter: Waiter) -> None:
+        """One that another thread submits at this moment may wait on after that, for bytes: it is asked again."""
+        if not waiter.settle(waiter.ticket.expire):
+            waiter.timer = self._loop.call_later(_AT_ONCE, self._expire, waiter)
 
     def _line_up(self, waiter: Waiter) -> None:
         (self._permitted if waiter.ticket.permitted else self._waiting)[waiter] = None

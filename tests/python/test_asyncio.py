@@ -22,7 +22,7 @@ import uvloop
 from support import Gate, Pools, Threads, in_forked_child, kill_a_worker, start_workers, wait_until
 
 import weirpool
-from weirpool import BlockingSubmitWarning, RejectedSubmission, SubmitTimeout
+from weirpool import BlockingSubmitWarning, RejectedSubmission, SubmitTimeout, _loop
 from weirpool._crew import Crew
 
 SMALL, LARGE = 10, 100_000  # bytes of an argument: pickled before and after there is room
@@ -627,6 +627,35 @@ def test_the_executors_timeout(run: Run, pools: Pools, gate: Gate, size: int) ->
 
     run(main())
     assert pool.stats().rejected == 1
+
+
+def test_who_is_being_submitted_when_the_time_is_over_is_asked_again() -> None:
+    """A thread that has taken its turn may have left it waiting for bytes, which is no reason to wait for ever."""
+
+    class Served:
+        permitted = False
+        asked = 0
+
+        def poll(self) -> None:
+            return None
+
+        leave = poll
+
+        def expire(self) -> None:
+            self.asked += 1
+            if self.asked == 3:
+                raise SubmitTimeout("late")
+
+    async def main() -> None:
+        line = _loop.Line(asyncio.get_running_loop())
+        try:
+            async with asyncio.timeout(60):
+                with pytest.raises(SubmitTimeout):
+                    await line._wait(Served(), 0.01)
+        finally:
+            line.close()
+
+    asyncio.run(main())
 
 
 # ---- amap ----------------------------------------------------------------------------------------
