@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import concurrent.futures.thread  # noqa: F401 - else asyncio imports it while another thread forks, amid fork()'s hooks
 import itertools
 import logging
 import multiprocessing.forkserver
