@@ -109,7 +109,7 @@ static const char *find_fault_in_segment(const struct weirpool *pool)
 }
 
 /* The bits are hints that may be lost, with a worker that was stopped before it set its bit, or by another's writing. */
-static void mark_done_slots(struct weirpool *pool)
+static void restore_done_bits(struct weirpool *pool)
 {
     for (uint32_t index = 0; index < pool->segment.slots; index++) {
         if (wp_state_tag(wp_load_relaxed(&pool->segment.slot[index].state)) == WP_DONE) {
@@ -142,7 +142,7 @@ void wp_audit(struct weirpool *pool)
         wp_take_all_done(pool);
         wp_break(pool, WP_NO_WORKER, WEIRPOOL_FAULT_INIT_FAILED);
     } else {
-        mark_done_slots(pool);
+        restore_done_bits(pool);
     }
 }
 

@@ -106,11 +106,13 @@ static inline uint32_t wp_starting_with(uint32_t badge)
 
 /*
  * field       writer                       protection        order
- * standing    parent while VACANT; from    CAS               release/acquire (reserve, wp_worker_open)
- *             STARTING on its worker, or
- *             the parent, to LEAVES
- *             its worker, once ATTACHED    hand-over at      release/acquire (weirpool_announce, bury)
- *             parent to VACANT             death
+ * standing    parent, VACANT to STARTING   pool lock         release, to the acquire of take_number()
+ *             its worker, STARTING to      CAS against       acq_rel
+ *             ATTACHED (take_number);      each other
+ *             the parent, STARTING to
+ *             LEAVES (revoke)
+ *             its worker, once ATTACHED    its own           release/acquire (weirpool_announce, bury)
+ *             parent to VACANT             after its death   release
  * parked      its worker to 1              store             seq_cst; the futex on which the worker sleeps
  *             its waker to 0               CAS; exchange in
  *                                          wp_wake_all
@@ -154,8 +156,8 @@ static inline bool wp_state_runs(uint64_t state)
 }
 
 /*
- * The done bits, one a slot, lie before the slots: set with fetch_or by its worker (wp_table_finish), or by the parent
- * for a dead one (mark_done_slots), and cleared by the parent with an exchange; seq_cst, against `addressee`.
+ * The done bits, one a slot, lie before the slots: set with fetch_or by its worker (wp_table_finish), by the parent
+ * for a dead one (mark_done_slots) and for any once a second (restore_done_bits), and cleared by the parent with an exchange; seq_cst, against `addressee`.
  *
  * field             writer                        protection    order
  * state             FREE, QUEUED: parent          pool lock     stored; QUEUED is released by `tail` to the claim

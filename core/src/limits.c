@@ -81,8 +81,8 @@ static bool is_queued(const struct weirpool *pool, const struct weirpool_task *t
 }
 
 /*
- * The shortest limit of those that are queued, from `first` on, or a shorter one of a task that was queued: that costs
- * looks which find nothing. It is found anew as soon as the looks since the last time have earned the walk.
+ * At most the shortest limit of the tasks that are queued, from `first` on. It may be too short, and then a look finds
+ * nothing; it is found anew once the looks have earned as many steps as there are limited tasks.
  */
 static int64_t find_shortest(struct weirpool *pool, const struct wp_link *first)
 {

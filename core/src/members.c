@@ -43,7 +43,7 @@ static int reserve(struct weirpool *pool, uint32_t *worker)
             pool->members[i].gone = false;
             pool->members[i].reservation++;
             pool->live++;
-            /* Pairs with the compare-and-swap in wp_worker_open(). */
+            /* Pairs with the compare-and-swap in take_number(). */
             wp_store_release(&pool->segment.records[i].standing, wp_starting_with(badge_of(pool, i)));
             *worker = i;
             return 0;

@@ -229,8 +229,8 @@ int wp_see_to_workers(struct weirpool *pool, int64_t deadline);
 /* repair.c: a worker's process has ended. Releases the lock meanwhile. */
 void wp_worker_ended(struct weirpool *pool, uint32_t worker);
 
-/* repair.c: a reserved worker could not be started, or not be watched; its process, if there was one, has ended.
- * Releases the lock meanwhile. */
+/* repair.c: a reserved worker could not be started, or not be watched. A process that attached has ended; one that did
+ * not is turned away if it still comes. Releases the lock meanwhile. */
 void wp_worker_failed(struct weirpool *pool, uint32_t worker);
 
 /* limits.c: the task, which may have a limit, is about to be published in its slot; is out of it. */

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _RETRY_SECONDS = 1.0  # after a worker that could not be started
 
-_lock = threading.RLock()  # of the three below; a signal handler may come upon it
+_lock = threading.RLock()  # of `_running`, and of beginning to exit; a signal handler may come upon it
 _exiting = False
 _prepared: int | None = None
 _running: weakref.WeakSet[Collector] = weakref.WeakSet()

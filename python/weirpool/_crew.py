@@ -31,9 +31,9 @@ class Crew:
         self.processes: dict[int, BaseProcess] = {}
         self._executor = weakref.ref(executor)
         self._owner = os.getpid()
-        self._lock = threading.RLock()  # while a worker is started; of `_by_number`, `_engine` and `_halted`
+        self._lock = threading.RLock()  # while a worker is started; of `_by_number` and `_halted`
         self._by_number: dict[int, BaseProcess] = {}
-        self._engine: _core.Engine | None = None
+        self._engine: _core.Engine | None = None  # from before the first start until the collector's end
         self._halted = False
         self._dead_lock = threading.RLock()
         self._dead: dict[int, int] | None = None

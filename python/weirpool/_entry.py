@@ -1,4 +1,4 @@
-"""How a worker that is not forked comes past Ctrl-C, until it can say what that means to it: blocked."""
+"""Blocks Ctrl-C in a worker that is not forked, until it can say what that means to it."""
 
 from __future__ import annotations
 

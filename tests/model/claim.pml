@@ -2,7 +2,7 @@
  * The slot table: two slots, more tasks than slots, so that positions wrap around and skip; tasks may be taken back.
  *
  * models  table.c: wp_table_reserve wp_table_publish wp_table_claim wp_table_cancel wp_table_finish wp_table_free
- * models  take.c: try_slot; repair.c: bury end_slots; check.c: is_any_stranded
+ * models  take.c: try_slot; repair.c: bury end_slots; check.c: find_fault_in_state
  *
  * Each task ends exactly once and runs at most once, whoever is killed or stopped between any two steps.
  *

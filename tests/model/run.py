@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 HERE = Path(__file__).parent
+CORE = HERE.parent.parent / "core" / "src"
 KINDS = {"invalid end state": "pan:1: invalid end state", "assertion": "pan:1: assertion violated"}
 LINE = re.compile(rf" \* (holds|fails) *((?:[A-Z_]+ ?)*) *({'|'.join(KINDS)})? *(.*)")
 
@@ -36,12 +37,24 @@ class Run(NamedTuple):
 
 def read_runs(model: Path) -> Iterator[Run]:
     """What a model's comment says is to be run."""
+    check_names(model)
     for line in model.read_text().splitlines():
         if match := LINE.match(line):
             verb, defines, kind, meaning = match.groups()
             if (verb == "fails") != bool(kind):
                 raise SystemExit(f"{model.name}: a kind of error belongs to what fails, and to nothing else: {line}")
             yield Run(model, tuple(defines.split()), kind or "", meaning)
+
+
+def check_names(model: Path) -> None:
+    """What a model says that it models has to be there."""
+    for line in re.findall(r"^ \* models +(.*)$", model.read_text(), re.MULTILINE):
+        for part in line.split(";"):
+            file, functions = part.split(":")
+            code = (CORE / file.strip()).read_text()
+            for function in functions.split():
+                if not re.search(rf"\b{function}\(", code):
+                    raise SystemExit(f"{model.name}: {file.strip()} has no {function}()")
 
 
 def call(*command: str, cwd: str) -> str:
