@@ -34,6 +34,7 @@ class Collector(threading.Thread):
         self._engine = engine
         self._crew = crew
         self._executor = weakref.ref(executor, lambda _: _shut_down(engine))
+        self._owner = os.getpid()
         self._runs = threading.Lock()  # held until it has ended
         self._runs.acquire()
         recycles = executor._max_tasks_per_child is not None and not executor._replaces
@@ -54,7 +55,8 @@ class Collector(threading.Thread):
 
     def join(self, timeout: float | None = None) -> None:
         """As of any thread. (That of Python 3.11 and 3.12 takes one for ended if Ctrl-C comes while it waits.)"""
-        if timeout is None:
+        is_other = threading.current_thread() is not self and os.getpid() == self._owner  # else it would wait for ever
+        if timeout is None and self.ident is not None and is_other:
             with self._runs:  # no signal handler comes between taking the lock and leaving the block
                 pass
         super().join(timeout)

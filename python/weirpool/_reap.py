@@ -23,10 +23,12 @@ def serialise_polls(process: BaseProcess) -> None:
     """
     popen = process._popen  # type: ignore[attr-defined]
     poll, lock = type(popen).poll, threading.RLock()
+    owner = os.getpid()
     itself = weakref.ref(popen)  # a cycle would keep its descriptors open
 
     def poll_alone(flag: int = os.WNOHANG) -> Any:
-        if flag != os.WNOHANG:  # it blocks: nobody may have to wait for that
+        # Who blocks is not waited for; nor is, in a forked child, a thread of the parent's that had the lock.
+        if flag != os.WNOHANG or os.getpid() != owner:
             return poll(itself(), flag)
         with lock:
             return poll(itself(), flag)

@@ -5,8 +5,10 @@ import random
 import signal
 import textwrap
 import threading
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tasks
@@ -22,7 +24,7 @@ from support import (
     wait_asleep,
 )
 
-from weirpool import _interrupts
+from weirpool import _interrupts, _reap
 
 AT_ONCE = 20.0  # seconds for what takes a fraction of one
 Start = Callable[..., Script]
@@ -472,3 +474,37 @@ def test_a_fork_by_another_thread_has_its_handlers(seen: list[int]) -> None:
         forker.join()
         assert said == [str([int(signal.SIGUSR2)])]
     assert seen == [signal.SIGUSR1]
+
+
+# ---- Forks in the midst --------------------------------------------------------------------------
+
+
+def test_a_fork_asks_for_exit_codes_while_a_thread_of_its_parent_does() -> None:
+    """A child of os.fork() asks all children of its parent's when it starts a process of its own, or exits."""
+    asks, go_on = threading.Event(), threading.Event()
+
+    class Popen:
+        def poll(self, flag: int = os.WNOHANG) -> int | None:
+            if threading.current_thread() is asker:
+                asks.set()
+                go_on.wait()
+            return None
+
+    popen: Any = Popen()
+    _reap.serialise_polls(types.SimpleNamespace(_popen=popen))  # type: ignore[arg-type]
+    asker = threading.Thread(target=popen.poll, daemon=True)
+    asker.start()
+    asks.wait()
+    try:
+        assert in_forked_child(popen.poll) == "None"
+    finally:
+        go_on.set()
+        asker.join()
+
+
+def test_a_fork_can_join_the_thread_that_it_has_not(pools: Pools) -> None:
+    pool = pools.unbounded(1, "fork")
+    pool.submit(abs, -1).result(AT_ONCE)
+    collector = pool._executor_manager_thread
+    assert collector is not None
+    assert in_forked_child(collector.join) == "None"
