@@ -73,7 +73,7 @@ class Crew:
 
     def _start(self, engine: _core.Engine, executor: Any, number: int) -> None:
         channel = _worker.Channel(*engine.channel())
-        args = executor._replaces, channel, engine.badge(number), *_worker_args(executor)
+        args = executor._replaces, _is_unblocked(executor), channel, engine.badge(number), *_worker_args(executor)
         process = executor._mp_context.Process(target=_worker.main, args=args)
         try:
             with _ctrl_c_blocked(executor, process):
@@ -219,6 +219,15 @@ def _worker_args(executor: Any) -> tuple[Any, ...]:
         initializer = Initializer(pickler, initializer)
     limits = executor._max_tasks_per_child or 0, executor._max_worker_memory or 0
     return initializer, executor._initargs, limits, pickler
+
+
+def _is_unblocked(executor: Any) -> bool:
+    """Is a process that is started now to unblock Ctrl-C? A program that has it blocked itself wants its forks so, too.
+
+    So it does those that it spawns; a fork server's have that server's mask, whatever is blocked here.
+    """
+    method = executor._mp_context.get_start_method(allow_none=False)
+    return method != "fork" and not (method == "spawn" and _entry.is_blocked())
 
 
 @contextlib.contextmanager

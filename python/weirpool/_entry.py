@@ -12,6 +12,11 @@ from typing import Any
 _CTRL_C = {signal.SIGINT}
 
 
+def is_blocked() -> bool:
+    """Has somebody else blocked it in this thread? Then it is not ours to unblock in what is started from here."""
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 @contextlib.contextmanager
 def blocked() -> Iterator[None]:
     """A process that this thread spawns within this block has Ctrl-C blocked from its first moment."""

@@ -56,6 +56,7 @@ def _die_silently_of_ctrl_c() -> None:
 
 def _serve(
     stays: bool,
+    unblocks: bool,
     channel: Channel,
     badge: int,
     initializer: Callable[..., object] | None,
@@ -67,12 +68,13 @@ def _serve(
 
     Args:
         stays: As of main().
+        unblocks: Ctrl-C was blocked only until this process can say what it means.
         channel, badge: The pool's, and what lets this worker in.
         initializer, initargs: Called first.
         limits: How many tasks to execute, and how many bytes of memory to have; 0: no limit.
         pickler: As the executor's.
     """
-    if not stays:
+    if unblocks and not stays:
         _entry.unblock()
     _pickler.of_this_worker = _pickler.find(pickler)
     max_tasks, max_memory = limits
@@ -83,7 +85,7 @@ def _serve(
             return
         raise
     try:
-        if stays:
+        if unblocks and stays:
             _entry.drop()
         if _set_up(worker, initializer, initargs):
             worker.run(max_tasks)

@@ -7,6 +7,7 @@ import textwrap
 import threading
 import types
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -348,6 +349,19 @@ def test_ctrl_c_is_blocked_in_nobody_who_has_started(pools: Pools, method: str, 
     assert pool.submit(tasks.run_in_process, signal.pthread_sigmask, signal.SIG_BLOCK, ()).result(AT_ONCE) == set()
     assert [type(process.name) for process in pool._processes.values()] == [str] * len(pool._processes)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+
+
+@pytest.mark.parametrize(("method", "mode"), [("fork", "break"), ("spawn", "break"), ("spawn", "replace")])
+def test_ctrl_c_stays_blocked_where_the_program_has_it_blocked(pools: Pools, method: str, mode: str) -> None:
+    """A program that waits for signals with sigwait() wants its workers to finish their tasks."""
+    resource_tracker.ensure_running()  # else it is started by the first worker, and leaves Ctrl-C unblocked here, too
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        pool = pools.bounded(4, 1, method, **options_of(mode))
+        mask = pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, ()).result(AT_ONCE)
+        assert mask == signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before | {signal.SIGINT}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @pytest.mark.race
