@@ -37,9 +37,19 @@ def put_off() -> Iterator[None]:
         _block = block
         yield
     finally:
-        if os.getpid() == block.owner:
+        try:
+            _leave(block)
+        finally:
+            _leave(block)  # a handler that is not put off any more may have raised in the midst of the first one
+
+
+def _leave(block: _Block) -> None:
+    """Harmless when it is called again."""
+    global _block
+    if os.getpid() == block.owner:
+        if _block is block:
             _block = None
-            block.end()
+        block.end()
 
 
 def resume() -> None:

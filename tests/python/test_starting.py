@@ -1,14 +1,17 @@
 """Signals that come while a worker is being started: no worker is left that nobody knows, and no task is run twice."""
 
+import contextlib
 import os
 import random
 import signal
+import sys
 import textwrap
 import threading
 import types
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -459,6 +462,55 @@ def test_handlers_that_raise_are_all_called_and_all_there_again(seen: list[int])
     while (context := errors[-1].__context__) is not None:
         errors.append(context)  # type: ignore[arg-type]
     assert [type(error) for error in errors] == [KeyError] * 3 + [ValueError]
+
+
+@pytest.fixture
+def interrupting(seen: list[int]) -> Callable[[int], bool]:
+    """Puts signals off while a Ctrl-C comes twice at the given step; returns False if there are fewer steps.
+
+    Steps are calls of and from our functions: there CPython looks for signals.
+    """
+
+    def interrupt(*_: object) -> None:
+        raise KeyError
+
+    def put_off_with_interrupt_at(step: int) -> bool:
+        steps = 0
+
+        def look(frame: FrameType, event: str, _: object) -> None:
+            nonlocal steps
+            if frame.f_code.co_filename == _interrupts.__file__ and event in ("call", "c_return"):
+                steps += 1
+                if steps == step:
+                    signal.raise_signal(signal.SIGINT)
+                    signal.raise_signal(signal.SIGINT)
+
+        sys.setprofile(look)
+        try:
+            with contextlib.suppress(KeyError), _interrupts.put_off():
+                pass
+        finally:
+            sys.setprofile(None)
+        return steps >= step
+
+    signal.signal(signal.SIGINT, interrupt)
+    return put_off_with_interrupt_at
+
+
+def test_a_handler_that_raises_at_any_step_leaves_nothing_behind(
+    seen: list[int], interrupting: Callable[[int], bool]
+) -> None:
+    """A second Ctrl-C takes effect at once, also where the block ends. No later signal may be put off for good."""
+    handlers = [signal.getsignal(number) for number in range(1, signal.NSIG)]
+    step = 1
+    while interrupting(step):
+        assert [signal.getsignal(number) for number in range(1, signal.NSIG)] == handlers, step
+        with _interrupts.put_off():
+            signal.raise_signal(signal.SIGUSR1)
+            assert len(seen) == step - 1, "signals are not put off any more"
+        assert len(seen) == step
+        step += 1
+    assert step > 10
 
 
 def test_a_handler_that_a_handler_has_replaced_is_left_alone(seen: list[int]) -> None:
