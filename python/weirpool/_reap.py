@@ -20,9 +20,14 @@ def serialise_polls(process: BaseProcess) -> None:
 
     multiprocessing asks all children whenever it starts one, in any thread. Of two that ask at once the second would
     read a wrong code from a fork server (255), and none of a child that the first has just reaped.
+
+    Processes of a context that is not multiprocessing's may have nothing to ask there: they are left as they are.
     """
-    popen = process._popen  # type: ignore[attr-defined]
-    poll, lock = type(popen).poll, threading.RLock()
+    popen: Any = getattr(process, "_popen", None)
+    poll: Any = getattr(type(popen), "poll", None)
+    if poll is None or not hasattr(popen, "__dict__"):
+        return
+    lock = threading.RLock()
     owner = os.getpid()
     itself = weakref.ref(popen)  # a cycle would keep its descriptors open
 

@@ -1,6 +1,7 @@
 """Signals that come while a worker is being started: no worker is left that nobody knows, and no task is run twice."""
 
 import contextlib
+import multiprocessing.context
 import os
 import random
 import signal
@@ -28,7 +29,7 @@ from support import (
     wait_asleep,
 )
 
-from weirpool import _interrupts, _reap
+from weirpool import ProcessPoolExecutor, _interrupts, _reap
 
 AT_ONCE = 20.0  # seconds for what takes a fraction of one
 Start = Callable[..., Script]
@@ -574,3 +575,27 @@ def test_a_fork_can_join_the_thread_that_it_has_not(pools: Pools) -> None:
     collector = pool._executor_manager_thread
     assert collector is not None
     assert in_forked_child(collector.join) == "None"
+
+
+class Deputy:
+    """Stands for a process of multiprocessing's, and has of it only what is public."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        vars(self)["_real"] = multiprocessing.get_context("fork").Process(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._real, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self._real, name, value)
+
+
+class DeputyContext(multiprocessing.context.ForkContext):
+    Process = Deputy  # type: ignore[assignment]
+
+
+def test_a_context_may_have_processes_of_its_own() -> None:
+    with ProcessPoolExecutor(1, mp_context=DeputyContext()) as pool:
+        assert pool.submit(abs, -1).result(AT_ONCE) == 1
