@@ -227,6 +227,12 @@ PyObject *engine_broken(Engine *engine, const char *text, int pid);
 PyObject *engine_stats(PyObject *self, PyObject *ignored);
 PyObject *engine_workers(PyObject *self, PyObject *ignored);
 
+/* ---- action.c ---- */
+
+/* Functions of the module: what the kernel does at a signal, as bytes; and back. */
+PyObject *signal_action(PyObject *module, PyObject *number);
+PyObject *set_signal_action(PyObject *module, PyObject *args);
+
 /* ---- submit.c ---- */
 
 /* Around callbacks, pickling and submitting: a submit of this thread's does not wait at the gate meanwhile. */

@@ -268,6 +268,10 @@ static PyObject *say_whether_delivering(PyObject *Py_UNUSED(module), PyObject *P
 static PyMethodDef module_methods[] = {
     {"is_delivering", say_whether_delivering, METH_NOARGS,
      "is_delivering($module, /)\n--\n\nIs this thread inside a done-callback of the engine's, or pickling?"},
+    {"signal_action", signal_action, METH_O,
+     "signal_action($module, number, /)\n--\n\nReturn what the kernel does at this signal, for set_signal_action()."},
+    {"set_signal_action", set_signal_action, METH_VARARGS,
+     "set_signal_action($module, number, action, /)\n--\n\nHave the kernel do that again."},
     {NULL},
 };
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from weirpool import _engine
+
 _Handler = Callable[[int, FrameType | None], Any]
 
 _PATIENCE_SECONDS = 1.0  # from then on a signal that comes again takes effect at once
@@ -68,12 +70,16 @@ class _Block:
         self.thread = threading.get_ident()
         self.came: dict[int, float] = {}  # when first
         self._handlers: dict[int, _Handler] = {}
+        self._actions: dict[int, bytes] = {}  # what signal.signal() forgets of them
+        self._core: Any = _engine.choice().core if _engine.choice().name == "native" else None
         self._is_over = False
 
     def begin(self) -> None:
         for number in range(1, signal.NSIG):
             handler = signal.getsignal(number)
             if callable(handler):
+                if self._core is not None:
+                    self._actions[number] = self._core.signal_action(number)
                 self._handlers[number] = handler
                 signal.signal(number, self._note)
 
@@ -102,6 +108,8 @@ class _Block:
         for number, handler in self._handlers.items():
             if signal.getsignal(number) == self._note:
                 signal.signal(number, handler)
+                if number in self._actions:
+                    self._core.set_signal_action(number, self._actions[number])
 
     def _catch_up(self) -> None:
         """All of them, whatever they raise."""

@@ -1,6 +1,7 @@
 """Signals that come while a worker is being started: no worker is left that nobody knows, and no task is run twice."""
 
 import contextlib
+import faulthandler
 import multiprocessing.context
 import os
 import random
@@ -29,7 +30,7 @@ from support import (
     wait_asleep,
 )
 
-from weirpool import ProcessPoolExecutor, _interrupts, _reap
+from weirpool import ProcessPoolExecutor, _core, _interrupts, _reap
 
 AT_ONCE = 20.0  # seconds for what takes a fraction of one
 Start = Callable[..., Script]
@@ -512,6 +513,21 @@ def test_a_handler_that_raises_at_any_step_leaves_nothing_behind(
         assert len(seen) == step
         step += 1
     assert step > 10
+
+
+def test_what_signal_does_not_know_of_a_handler_is_there_again(seen: list[int], tmp_path: Path) -> None:
+    """That system calls go on, as asyncio has it for its handlers; and a handler in C that stands before it."""
+    signal.siginterrupt(signal.SIGUSR1, False)
+    with (tmp_path / "stacks").open("w") as stacks:
+        faulthandler.register(signal.SIGUSR2, stacks, chain=True)
+        actions = [_core.signal_action(number) for number in (signal.SIGUSR1, signal.SIGUSR2)]
+        with _interrupts.put_off():
+            signal.raise_signal(signal.SIGUSR1)
+        assert [_core.signal_action(number) for number in (signal.SIGUSR1, signal.SIGUSR2)] == actions
+        signal.raise_signal(signal.SIGUSR2)
+        faulthandler.unregister(signal.SIGUSR2)
+    assert seen == [signal.SIGUSR1, signal.SIGUSR2]
+    assert "most recent call first" in (tmp_path / "stacks").read_text()
 
 
 def test_a_handler_that_a_handler_has_replaced_is_left_alone(seen: list[int]) -> None:
