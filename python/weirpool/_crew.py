@@ -8,7 +8,6 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
@@ -242,6 +241,8 @@ def _ctrl_c_blocked(executor: Any, process: BaseProcess) -> Iterator[None]:
         if method != "fork":
             stack.enter_context(_entry.blocked_by_name(process))
         if method == "spawn" and not executor._initargs:
+            from multiprocessing import resource_tracker  # as multiprocessing does: others have no need of it
+
             resource_tracker.ensure_running()  # else it is started within, and leaves Ctrl-C unblocked
             stack.enter_context(_entry.blocked())
         yield

@@ -393,7 +393,7 @@ LIMITS = """
         def attempt(what):
             try:
                 return what()
-            except (OSError, EOFError, MemoryError, RuntimeError) as error:
+            except (OSError, EOFError, MemoryError, RuntimeError, ImportError) as error:
                 return type(error).__name__
 
         def sound(pool):
