@@ -197,8 +197,12 @@ test-install: build/plain/build.ninja
 # while producers run, as users do it.
 STRICT := -X dev -W error -W 'ignore:This process:DeprecationWarning'
 
+# The same for pytest's own processes, where several run tests: TEST_JOBS at a time.
+STRICT_ENV := PYTHONDEVMODE=1 PYTHONWARNINGS='error,ignore:This process:DeprecationWarning'
+TEST_JOBS ?= 2
+
 test-python: $(PACKAGE) $(VENV)/.has-test $(VENV)/.has-demo
-	$(BIN)/python $(STRICT) -m pytest
+	$(STRICT_ENV) $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
 
 # All that the fall-back has to pass; a part of it is in `make test`.
 test-fallback: $(PACKAGE) $(VENV)/.has-test $(VENV)/.has-demo
@@ -212,8 +216,7 @@ test-distributed: $(PACKAGE) $(VENV)/.has-distributed
 SOAK ?= 200
 JOBS ?= $(shell echo $$((2 * $$(nproc))))
 soak: $(PACKAGE) $(VENV)/.has-test
-	WEIRPOOL_SOAK=$(SOAK) PYTHONDEVMODE=1 PYTHONWARNINGS='error,ignore:This process:DeprecationWarning' \
-		$(BIN)/python -m pytest -m race -n $(JOBS) -q
+	WEIRPOOL_SOAK=$(SOAK) $(STRICT_ENV) $(BIN)/python -m pytest -m race -n $(JOBS) -q
 
 SEED :=
 storm: $(PACKAGE) $(VENV)/.has-test

@@ -93,14 +93,14 @@ def test_a_handler_that_raises_while_a_worker_is_started(raising: Start, method:
 @pytest.mark.race
 @every_mode
 def test_a_handler_that_raises_at_any_moment_of_starts(raising: Start, tmp_path: Path, method: str, mode: str) -> None:
-    """Each task that was accepted runs once, whenever it comes."""
+    """Each task that was accepted runs once, whenever it comes. (That it comes within a start is seen to above.)"""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     turns = {"fork": 15, "forkserver": 10, "spawn": 5}[method]
     program = raising(
         f"""
     import random
-    chance, number, seen = random.Random({seed}), 0, 0
+    chance, number = random.Random({seed}), 0
     for turn in range({turns}):
         path = os.path.join(sys.argv[1], f"log{{turn}}")
         with {executor_text(40, 3, method, mode)} as pool:
@@ -108,11 +108,11 @@ def test_a_handler_that_raises_at_any_moment_of_starts(raising: Start, tmp_path:
             for _ in range(9):
                 number += 1
                 try:
-                    signal.setitimer(signal.ITIMER_REAL, 0.0001 + chance.random() * 0.02)
+                    signal.setitimer(signal.ITIMER_REAL, 0.0001 + chance.random() * chance.choice((0.002, 0.02)))
                     futures[number] = pool.submit(tasks.log, path, number)
                     time.sleep(1)  # until it comes
                 except Interrupted:
-                    seen += number not in futures
+                    pass
             wait(list(futures.values()))
             assert [future.exception() for future in futures.values()] == [None] * len(futures)
             pool._check()
@@ -121,7 +121,6 @@ def test_a_handler_that_raises_at_any_moment_of_starts(raising: Start, tmp_path:
             ran = [int(line) for line in lines]
         assert len(set(ran)) == len(ran), "a task ran twice"
         assert set(futures) <= set(ran), "a task was lost"
-    assert seen > 0, "the test proves nothing"
     say("ended")
     """,
         tmp_path,
