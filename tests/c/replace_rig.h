@@ -184,7 +184,8 @@ static inline weirpool_task *collect_one(int64_t deadline, bool *broke)
     return n == 1 ? task : NULL;
 }
 
-static inline struct ended next_end(void)
+/* The next task that ends: to be described and released. */
+static inline weirpool_task *next_task(void)
 {
     bool broke = false;
     weirpool_task *task = NULL;
@@ -192,7 +193,12 @@ static inline struct ended next_end(void)
         task = collect_one(weirpool_deadline(PATIENCE_NS), &broke);
     }
     CHECK(task != NULL);
-    return describe_and_release(task);
+    return task;
+}
+
+static inline struct ended next_end(void)
+{
+    return describe_and_release(next_task());
 }
 
 /* The next `count` tasks end well. */
