@@ -241,6 +241,7 @@ static inline void check_in_child(void (*body)(void))
 static int check_argc;
 static char **check_argv;
 static int check_count;
+static int check_skipped;
 
 static inline void check_start(int argc, char **argv)
 {
@@ -283,15 +284,17 @@ static inline void check_run(const char *name, void (*test)(void))
     do {                                                                                                               \
         if (UNDER_TSAN) {                                                                                              \
             printf("%s: skipped, ThreadSanitizer does not see into other processes\n", #test);                         \
+            check_skipped++;                                                                                           \
         } else {                                                                                                       \
             RUN(test);                                                                                                 \
         }                                                                                                              \
     } while (0)
 
+/* 77 says to meson that all were skipped. None at all is an error: of a name, mostly. */
 static inline int check_end(void)
 {
     printf("%d tests passed\n", check_count);
-    return check_count > 0 ? 0 : 1;
+    return check_count > 0 ? 0 : check_skipped > 0 ? 77 : 1;
 }
 
 #endif
