@@ -302,11 +302,13 @@ class Script:
     """A Python program in a process group of its own, in the folder of a test."""
 
     PRELUDE = """
-        import os, signal, sys, threading, time
+        import logging, os, signal, sys, threading, time
         from concurrent.futures import wait
         from concurrent.futures.process import BrokenProcessPool
         import multiprocessing
         import tasks, weirpool
+
+        logging.getLogger("asyncio").setLevel(logging.ERROR)  # with -X dev it complains of slow callbacks
 
         def say(*words):
             sys.stdout.write(" ".join(map(str, words)) + "\\n")  # in one piece: threads say things, too
