@@ -221,7 +221,7 @@ static const struct point points[] = {
     {.name = "after_leaves", .work = LEAVING, .once = true},
 };
 
-#define EACH_POINT(p) (const struct point *p = points; p < points + sizeof points / sizeof *points; p++)
+#define FOR_EACH_POINT(p) for (const struct point *p = points; p < points + sizeof points / sizeof *points; p++)
 
 /* Not every worker comes to those where one wakes another; where starts are bounded two may hold all that may start. */
 static inline bool all_come_by(const struct point *point)

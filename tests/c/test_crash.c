@@ -191,37 +191,31 @@ static void launch_passes(const struct point *point, enum act act, bool then_kil
 
 static void test_killed(void)
 {
-    for
-        EACH_POINT(point)
-        {
-            if (can_be_reached(point)) {
-                launch_passes(point, KILL, false, 3);
-            }
+    FOR_EACH_POINT (point) {
+        if (can_be_reached(point)) {
+            launch_passes(point, KILL, false, 3);
         }
+    }
     await_all();
 }
 
 static void test_stopped_and_going_on(void)
 {
-    for
-        EACH_POINT(point)
-        {
-            if (can_be_reached(point)) {
-                launch_passes(point, STOP, false, 3);
-            }
+    FOR_EACH_POINT (point) {
+        if (can_be_reached(point)) {
+            launch_passes(point, STOP, false, 3);
         }
+    }
     await_all();
 }
 
 static void test_stopped_and_killed(void)
 {
-    for
-        EACH_POINT(point)
-        {
-            if (can_be_reached(point)) {
-                launch_passes(point, STOP, true, 1);
-            }
+    FOR_EACH_POINT (point) {
+        if (can_be_reached(point)) {
+            launch_passes(point, STOP, true, 1);
         }
+    }
     await_all();
 }
 
@@ -253,25 +247,21 @@ static void launch_many(const struct point *point, uint32_t victims)
 
 static void test_two_at_one_point(void)
 {
-    for
-        EACH_POINT(point)
-        {
-            if (all_come_by(point)) {
-                launch_many(point, 2);
-            }
+    FOR_EACH_POINT (point) {
+        if (all_come_by(point)) {
+            launch_many(point, 2);
         }
+    }
     await_all();
 }
 
 static void test_all_at_one_point(void)
 {
-    for
-        EACH_POINT(point)
-        {
-            if (all_come_by(point)) {
-                launch_many(point, WORKERS);
-            }
+    FOR_EACH_POINT (point) {
+        if (all_come_by(point)) {
+            launch_many(point, WORKERS);
         }
+    }
     await_all();
 }
 

@@ -249,48 +249,42 @@ static void try_point(const struct trial *trial)
 
 static void test_killed(void)
 {
-    for
-        EACH_POINT(point)
-        {
-            for (uint32_t retries = 0; can_be_reached(point) && retries < 2; retries++) {
-                struct trial *trial = new_trial(point, KILL);
-                trial->retries = retries;
-                trial->pass = point->once || point->spins ? 1 : 1 + 2 * retries;
-                launch(try_point, trial);
-            }
+    FOR_EACH_POINT (point) {
+        for (uint32_t retries = 0; can_be_reached(point) && retries < 2; retries++) {
+            struct trial *trial = new_trial(point, KILL);
+            trial->retries = retries;
+            trial->pass = point->once || point->spins ? 1 : 1 + 2 * retries;
+            launch(try_point, trial);
         }
+    }
     await_all();
 }
 
 /* What goes on is as in a pool that replaces nobody; so that here these are fewer. */
 static void test_stopped(void)
 {
-    for
-        EACH_POINT(point)
-        {
-            for (int then_kill = 0; can_be_reached(point) && then_kill < 2; then_kill++) {
-                struct trial *trial = new_trial(point, STOP);
-                trial->then_kill = then_kill == 1;
-                trial->retries = (uint32_t)(point - points) % 2;
-                launch(try_point, trial);
-            }
+    FOR_EACH_POINT (point) {
+        for (int then_kill = 0; can_be_reached(point) && then_kill < 2; then_kill++) {
+            struct trial *trial = new_trial(point, STOP);
+            trial->then_kill = then_kill == 1;
+            trial->retries = (uint32_t)(point - points) % 2;
+            launch(try_point, trial);
         }
+    }
     await_all();
 }
 
 static void test_two_killed_at_one_point(void)
 {
-    for
-        EACH_POINT(point)
-        {
-            if (all_come_by(point)) {
-                struct trial *trial = new_trial(point, STOP);
-                trial->then_kill = true;
-                trial->victims = 2;
-                trial->retries = (uint32_t)(point - points + 1) % 2;
-                launch(try_point, trial);
-            }
+    FOR_EACH_POINT (point) {
+        if (all_come_by(point)) {
+            struct trial *trial = new_trial(point, STOP);
+            trial->then_kill = true;
+            trial->victims = 2;
+            trial->retries = (uint32_t)(point - points + 1) % 2;
+            launch(try_point, trial);
         }
+    }
     await_all();
 }
 
@@ -362,16 +356,14 @@ static enum act go_on_at(const struct point *point)
 /* Between the parent's word and its kill the worker has died, or goes on: it may finish, and learns that it may not. */
 static void test_condemned(void)
 {
-    for
-        EACH_POINT(point)
-        {
-            for (int goes_on = 0; is_at_its_worker(point) && goes_on < 2; goes_on++) {
-                struct trial *trial = new_trial(point, goes_on == 1 ? go_on_at(point) : KILL_IT);
-                trial->forced = (point - points + goes_on) % 2 == 0;
-                trial->retries = 1;
-                launch(try_condemned, trial);
-            }
+    FOR_EACH_POINT (point) {
+        for (int goes_on = 0; is_at_its_worker(point) && goes_on < 2; goes_on++) {
+            struct trial *trial = new_trial(point, goes_on == 1 ? go_on_at(point) : KILL_IT);
+            trial->forced = (point - points + goes_on) % 2 == 0;
+            trial->retries = 1;
+            launch(try_condemned, trial);
         }
+    }
     await_all();
 }
 
@@ -379,13 +371,11 @@ static void test_condemned(void)
 
 static const struct point *point_named(const char *name)
 {
-    for
-        EACH_POINT(point)
-        {
-            if (strcmp(point->name, name) == 0) {
-                return point;
-            }
+    FOR_EACH_POINT (point) {
+        if (strcmp(point->name, name) == 0) {
+            return point;
         }
+    }
     CHECK(false);
     return NULL;
 }
