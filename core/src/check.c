@@ -108,16 +108,6 @@ static const char *find_fault_in_segment(const struct weirpool *pool)
     return fault != NULL ? fault : find_fault_in_slots(pool);
 }
 
-/* The bits are hints that may be lost, with a worker that was stopped before it set its bit, or by another's writing. */
-static void restore_done_bits(struct weirpool *pool)
-{
-    for (uint32_t index = 0; index < pool->segment.slots; index++) {
-        if (wp_state_tag(wp_load_relaxed(&pool->segment.slot[index].state)) == WP_DONE) {
-            wp_fetch_or_seq_cst(&pool->segment.done[index / 64], UINT64_C(1) << (index % 64));
-        }
-    }
-}
-
 /* Has a worker said so that has not ended? A thread that its initializer had begun may keep its process for ever. */
 static bool has_initializer_failed(const struct weirpool *pool)
 {
@@ -142,7 +132,7 @@ void wp_audit(struct weirpool *pool)
         wp_take_all_done(pool);
         wp_break(pool, WP_NO_WORKER, WEIRPOOL_FAULT_INIT_FAILED);
     } else {
-        restore_done_bits(pool);
+        wp_mark_done_slots(pool);
     }
 }
 

@@ -156,8 +156,9 @@ static inline bool wp_state_runs(uint64_t state)
 }
 
 /*
- * The done bits, one a slot, lie before the slots: set with fetch_or by its worker (wp_table_finish), by the parent
- * for a dead one (mark_done_slots) and for any once a second (restore_done_bits), and cleared by the parent with an exchange; seq_cst, against `addressee`.
+ * The done bits, one a slot, lie before the slots: set with fetch_or by its worker (wp_table_finish), and by the parent
+ * when a worker has died and once a second (wp_mark_done_slots), and cleared by the parent with an exchange; seq_cst,
+ * against `addressee`.
  *
  * field             writer                        protection    order
  * state             FREE, QUEUED: parent          pool lock     stored; QUEUED is released by `tail` to the claim

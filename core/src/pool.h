@@ -206,6 +206,9 @@ bool wp_take(struct weirpool *pool);
 /* take.c: is there anything to take? Needs no lock. */
 bool wp_has_results(const struct weirpool *pool);
 
+/* take.c: sets the bit of every slot that is done, also where its worker did not come to that. */
+void wp_mark_done_slots(struct weirpool *pool);
+
 /* take.c: fetches all that is done at this moment, with the streams it takes. Releases the lock meanwhile. */
 void wp_take_all_done(struct weirpool *pool);
 

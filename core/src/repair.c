@@ -12,16 +12,6 @@ static bool is_of(const struct weirpool *pool, uint32_t index, uint32_t worker, 
            wp_state_tag(state) == tag;
 }
 
-/* A worker that was killed between DONE and its bit has finished: set the bit for it. */
-static void mark_done_slots(struct weirpool *pool, uint32_t worker)
-{
-    for (uint32_t index = 0; index < pool->segment.slots; index++) {
-        if (is_of(pool, index, worker, WP_DONE)) {
-            wp_fetch_or_seq_cst(&pool->segment.done[index / 64], UINT64_C(1) << (index % 64));
-        }
-    }
-}
-
 /* Of a condemned task we know it by ourselves: it has to end, whatever became of its slot. */
 static bool is_run_by(const struct weirpool *pool, uint32_t index, uint32_t worker)
 {
@@ -68,7 +58,7 @@ static struct end bury(struct weirpool *pool, uint32_t worker)
     WP_CRASH("before_repair");
     pool->members[worker].counted = false; /* before the lock is released: no other thread buries it */
     wp_unpark_dead(&pool->segment, worker);
-    mark_done_slots(pool, worker);
+    wp_mark_done_slots(pool); /* it may have been killed between DONE and its bit */
     WP_CRASH("after_done_marked");
     wp_take_all_done(pool);
     WP_CRASH("after_done_taken");

@@ -88,6 +88,16 @@ static void try_slot(struct weirpool *pool, uint32_t index)
     finish(pool, task, worker, wp_load_relaxed(&slot->status));
 }
 
+/* The bits are hints: a worker may be stopped or killed between DONE and its bit, and others may write over it. */
+void wp_mark_done_slots(struct weirpool *pool)
+{
+    for (uint32_t index = 0; index < pool->segment.slots; index++) {
+        if (wp_state_tag(wp_load_relaxed(&pool->segment.slot[index].state)) == WP_DONE) { /* try_slot() acquires */
+            wp_fetch_or_seq_cst(&pool->segment.done[index / 64], UINT64_C(1) << (index % 64));
+        }
+    }
+}
+
 static void take_done_slots(struct weirpool *pool)
 {
     bool began = false;

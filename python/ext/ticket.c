@@ -14,6 +14,22 @@
 enum stage { PARKED, FOR_PERMIT, FOR_BYTES };
 enum step { FAILED = -1, SUBMITTED = 0, WAITS = 1 };
 
+/*
+ * All fields are protected by the interpreter lock. What a ticket is doing, and what it answers meanwhile:
+ *
+ *   state                               shown by        poll()             leave()
+ *   waits, in its engine's list         place           None               gives the place up
+ *   is submitted in poll()              busy            RuntimeError       None
+ *   is submitted by another thread      busy, server    None               None; `left` tells that thread
+ *   was submitted by a thread that      served          the future         the future
+ *   waits in submit()
+ *   failed there                        error           raises it, once    None
+ *   its engine was shut down            retired         as submit() then   None
+ *   has ended in a method of its own    none of these   RuntimeError       None
+ *
+ * `stage` says for what it waits: its turn, with its pickle (PARKED); a permit (FOR_PERMIT); bytes, with a permit held
+ * (FOR_BYTES). Who has waited for a permit may wait once more, for bytes.
+ */
 typedef struct ticket {
     PyObject_HEAD
     struct submission submission; /* refers to `call` */

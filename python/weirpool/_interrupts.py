@@ -71,7 +71,8 @@ class _Block:
         self.came: dict[int, float] = {}  # when first
         self._handlers: dict[int, _Handler] = {}
         self._actions: dict[int, bytes] = {}  # what signal.signal() forgets of them
-        self._core: Any = _engine.choice().core if _engine.choice().name == "native" else None
+        choice = _engine.choice()
+        self._core: Any = choice.core if choice.name == "native" else None
         self._is_over = False
 
     def begin(self) -> None:

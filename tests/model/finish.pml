@@ -3,7 +3,7 @@
  * Nobody looks once a second.
  *
  * models  worker.c: wp_deliver wp_complete ring; table.c: wp_table_finish; roles.c: wp_address
- * models  take.c: take_done_slots try_slot; collect.c: doze set_asleep; repair.c: bury mark_done_slots end_slots
+ * models  take.c: wp_mark_done_slots take_done_slots try_slot; collect.c: doze set_asleep; repair.c: bury end_slots
  *
  * Each task is delivered with its whole result, or lost with its worker; never both, and never neither.
  *

@@ -2,10 +2,11 @@
  * One number of a worker, and the processes that have it one after another: each runs one task, whose result goes
  * through the number's stream, says that it leaves, and ends; or is killed. Two threads of the parent see to that.
  *
- * models  repair.c: wp_worker_ended bury mark_done_slots survive clear_stream lose_attempts wp_worker_failed
+ * models  repair.c: wp_worker_ended bury survive clear_stream lose_attempts wp_worker_failed
  * models  members.c: reserve wp_watch_worker weirpool_worker_vacate weirpool_worker_revoke weirpool_worker_abandon
  * models  worker.c: wp_worker_open weirpool_announce; collect.c: wp_see_to_workers report_departure
- * models  take.c: take_done_slots try_slot drain receive_head note_received wp_take_all_done; stream.c: wp_stream_clear
+ * models  take.c: wp_mark_done_slots take_done_slots try_slot drain receive_head note_received wp_take_all_done
+ * models  stream.c: wp_stream_clear
  *
  * Each task runs once and ends once: delivered with its own result, or lost with the process that ran it. Who is buried
  * is dead, and has not been buried before. Never do two processes act under the number.
