@@ -100,10 +100,7 @@ class _Block:
         try:
             self.restore()
         finally:
-            try:
-                self._catch_up()
-            finally:
-                self.restore()  # a handler may have raised in the midst of the first one
+            self._catch_up()
 
     def restore(self) -> None:
         for number, handler in self._handlers.items():
