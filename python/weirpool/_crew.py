@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
-from weirpool import _core, _entry, _interrupts, _reap, _support, _worker
+from weirpool import _core, _entry, _interrupts, _main, _reap, _report, _support, _worker
 from weirpool._pickler import Initializer
 
 _GRACE_SECONDS = 5.0
@@ -37,6 +37,7 @@ class Crew:
         self._dead_lock = threading.RLock()
         self._dead: dict[int, int] | None = None
         self._codes: dict[int, int] = {}  # exit codes of workers that left, other than 0
+        self._report = None if executor._initializer is None else _report.Report()
 
     def serve(self, engine: _core.Engine) -> None:
         """Start workers for this engine from now on."""
@@ -49,6 +50,8 @@ class Crew:
             self._note_code(pid, process.exitcode or 0)
         self.processes = {}
         self._by_number = {}
+        if self._report is not None:
+            self._report.close()
 
     def halt(self) -> None:
         """Start no more workers: all that there will be are in ``processes``, or end by themselves."""
@@ -72,9 +75,10 @@ class Crew:
 
     def _start(self, engine: _core.Engine, executor: Any, number: int) -> None:
         channel = _worker.Channel(*engine.channel())
-        args = executor._replaces, _is_unblocked(executor), channel, engine.badge(number), *_worker_args(executor)
+        args = executor._replaces, _is_unblocked(executor), channel, engine.badge(number), *self._worker_args(executor)
         process = executor._mp_context.Process(target=_worker.main, args=args)
         try:
+            _main.restore_path()
             with _ctrl_c_blocked(executor, process):
                 process.start()
             _reap.serialise_polls(process)
@@ -91,6 +95,15 @@ class Crew:
             raise
         if self._halted:  # by a signal handler, meanwhile
             process.kill()
+
+    def _worker_args(self, executor: Any) -> tuple[Any, ...]:
+        initializer, pickler = executor._initializer, executor._pickler
+        if initializer is not None and pickler is not None:
+            initializer = Initializer(pickler, initializer)
+        if self._report is not None:
+            initializer = self._report.watch(initializer)
+        limits = executor._max_tasks_per_child or 0, executor._max_worker_memory or 0
+        return initializer, executor._initargs, limits, pickler
 
     def _watch(self, engine: _core.Engine, number: int, process: BaseProcess) -> None:
         assert process.pid is not None
@@ -162,6 +175,10 @@ class Crew:
                 time.sleep(0.001)
         return self._dead
 
+    def why_not_set_up(self) -> BaseException | None:
+        """What an initializer has raised, if one has. A new instance each time."""
+        return None if self._report is None else self._report.error()
+
     def _remember(self, dead: dict[int, int]) -> None:
         with self._dead_lock:
             if self._dead is None:
@@ -210,14 +227,6 @@ class Crew:
             if not _reap.join(process, deadline - time.monotonic()):
                 process.kill()
                 _reap.join(process)
-
-
-def _worker_args(executor: Any) -> tuple[Any, ...]:
-    initializer, pickler = executor._initializer, executor._pickler
-    if initializer is not None and pickler is not None:
-        initializer = Initializer(pickler, initializer)
-    limits = executor._max_tasks_per_child or 0, executor._max_worker_memory or 0
-    return initializer, executor._initargs, limits, pickler
 
 
 def _is_unblocked(executor: Any) -> bool:

@@ -18,7 +18,7 @@ class WorkerDied(RuntimeError):  # noqa: N818 - it says what happened
 
     Attributes:
         pid: The process that it was.
-        exitcode: As ``multiprocessing.Process.exitcode``: negative for a signal; 0 also where the initializer raised.
+        exitcode: As ``multiprocessing.Process.exitcode``: negative for a signal.
         signal: The name of the signal that killed it, such as "SIGKILL", or None.
         attempts: How often workers have started the task, counting retries.
     """

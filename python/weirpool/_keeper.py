@@ -25,6 +25,7 @@ from weirpool._engine import core as _core
 from weirpool._standard import StandardPool
 
 if TYPE_CHECKING:
+    from weirpool._report import Report
     from weirpool._stdlib import ProcessPoolExecutor
     from weirpool._weir import Weir
 
@@ -308,7 +309,7 @@ class Pool:
         dead = self.standard.find_dead()
         with self._lock:
             if self._why is None:
-                self._why = functools.partial(_make_error, error, dead)
+                self._why = functools.partial(_make_error, error, self.standard.report, dead)
                 self.workers_died = len(dead)
         self.weir.shut()
         self._events.put(None)
@@ -376,8 +377,15 @@ class Pool:
             assert stats["outstanding"] >= waiting + len(self._running)
 
 
-def _make_error(found: BaseException | None, dead: dict[int, int], text: str | None) -> BrokenProcessPool:
+def _make_error(
+    found: BaseException | None, report: Report | None, dead: dict[int, int], text: str | None
+) -> BrokenProcessPool:
     """One instance a future, as tracebacks grow on instances."""
+    failure = None if report is None else report.error()
+    if failure is not None:
+        error = BrokenProcessPool(_support.NOT_SET_UP)
+        error.__cause__ = failure
+        return error
     error = BrokenProcessPool(text or (str(found) if isinstance(found, BrokenProcessPool) else _support.BROKEN))
     error.__cause__ = _support._death(dead, 0) or (None if found is None else found.__cause__)
     return error

@@ -21,8 +21,9 @@ from multiprocessing import connection, util
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal, TypeVar
 
-from weirpool import _interrupts
+from weirpool import _interrupts, _main
 from weirpool._pipes import CallWriter, ResultReader
+from weirpool._report import Report
 
 T = TypeVar("T")
 
@@ -59,6 +60,10 @@ class StandardPool(cf.ProcessPoolExecutor):
         self._nobody_reads = threading.Event()
         self._why_broken: str | Literal[False] = False
         super().__init__(*args, **kwargs)
+        self.report: Report | None = None
+        if self._initializer is not None and sys.platform != "win32":
+            self.report = Report()
+            self._initializer = self.report.watch(self._initializer)
         self._tasks = tasks
         self._notify = notify
         self.workers: Any = self._processes  # the base class lets go of its own references at its end
@@ -119,6 +124,7 @@ class StandardPool(cf.ProcessPoolExecutor):
             self._shutdown_lock.release()
 
     def _spawn_process(self) -> None:
+        _main.restore_path()
         super()._spawn_process()  # type: ignore[misc]
         _watch(next(reversed(list(self.workers.values())), None))
 
@@ -170,6 +176,8 @@ class StandardPool(cf.ProcessPoolExecutor):
         self.shutdown(wait=True)
         for pipe in self._pipes:
             pipe.close()
+        if self.report is not None:
+            self.report.close()
 
     def forget(self) -> None:
         """Let go of everything: the traceback of an exception may keep this pool."""

@@ -31,6 +31,7 @@ NOT_STARTED = (
 )
 
 # Ours.
+NOT_SET_UP = "A process initializer failed, the process pool is not usable anymore"  # as that of a thread pool says
 COLLECTED_LATER = (
     "The ProcessPoolExecutor was garbage collected with work pending after its last worker process had ended; the "
     "pending work can never be run. Keep a reference to the executor until then."
@@ -57,12 +58,18 @@ def broken(
 ) -> process.BrokenProcessPool:
     """The exception of a task whose pool broke; one instance a future, as tracebacks grow on instances.
 
-    Its cause is the given one (a text), or the death of the worker with this pid (0: of the one that broke the pool).
+    Its cause is the given one (a text), what an initializer has raised, or the death of the worker with this pid (0: of
+    the one that broke the pool).
     ``text`` is what it says where nothing more is known; None: the standard library's words.
     """
+    failure = crew.why_not_set_up() if cause is None and reason is None else None
+    if failure is not None:
+        reason = NOT_SET_UP
     error = process.BrokenProcessPool(reason or _describe(fault) or text or BROKEN)
     if cause is not None:
         error.__cause__ = quote(cause)
+    elif failure is not None:
+        error.__cause__ = failure
     elif reason is None and _is_death(fault):
         error.__cause__ = _death(crew.find_dead(), pid)
     return error

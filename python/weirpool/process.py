@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from weirpool import _interrupts, _pickler, _policy, _support
+from weirpool import _interrupts, _main, _pickler, _policy, _support
 from weirpool._collector import Collector, is_exiting
 from weirpool._engine import choice
 from weirpool._engine import core as _core
@@ -121,6 +121,7 @@ class ProcessPoolExecutor(Executor):
         )
         self._adaptive = _check_adaptive(adaptive_bound)
         self._bound: int | None = 2 * self._max_workers if adaptive_bound else None  # where it begins
+        _main.note_path()
         # Held to write what follows. An RLock: a signal handler may come upon it.
         self._shutdown_lock = threading.RLock()
         self._broken: str | Literal[False] = False

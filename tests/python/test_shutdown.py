@@ -205,6 +205,31 @@ def test_work_that_is_pending_at_exit_is_done(
     assert sorted(map(int, (tmp_path / "log").read_text().split())) == list(range(20))
 
 
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_a_worker_that_starts_after_the_script_knows_its_functions(
+    script: Callable[..., Script], gate: Gate, method: str
+) -> None:
+    """CPython takes its path from the main module where the script ends, before what is pending has run."""
+    program = script(
+        f"""
+        context = multiprocessing.get_context({method!r})
+        pool = weirpool.ProcessPoolExecutor(1, context, max_tasks_per_child=1)
+        futures = [pool.submit(tasks.hold, sys.argv[1]), *(pool.submit(say, number) for number in range(3))]
+
+        def watch():
+            soon(lambda: not hasattr(sys.modules["__main__"], "__file__"), "the script ends")
+            say("over")
+
+        threading.Thread(target=watch).start()
+        """,
+        gate.folder,
+    )
+    assert program.line() == "over"
+    gate.open()
+    assert [program.line() for _ in range(3)] == ["0", "1", "2"]
+    program.finish()
+
+
 def test_an_error_in_the_main_program_ends_it(script: Callable[..., Script], tmp_path: Path) -> None:
     program = script(
         """
@@ -598,6 +623,30 @@ def test_an_initializer_that_fails_breaks_the_pool(
     wait_until(lambda: pool._broken, "the pool is broken")
     with pytest.raises(BrokenProcessPool):
         pool.submit(tasks.nothing)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "arrives"),
+    [
+        (ValueError, "no such model", True),
+        (SystemExit, "no such model", True),
+        (tasks.SecretiveError, "no such model", False),
+        (ValueError, "no such model " * 10_000, False),
+    ],
+    ids=["an error", "an exit", "one that cannot be pickled", "one that is too long"],
+)
+def test_the_cause_is_what_the_initializer_raised(
+    pools: Pools, start_method: str, kind: type[BaseException], text: str, arrives: bool
+) -> None:
+    pool = pools.unbounded(2, start_method, initializer=tasks.fail_with, initargs=(kind, text))
+    with pytest.raises(BrokenProcessPool, match="initializer failed") as raised:
+        pool.submit(tasks.nothing).result(SOON)
+    assert "no such model" in str(raised.value.__cause__)
+    assert (type(raised.value.__cause__) is kind) == arrives, "else its traceback, as a text"
+    wait_until(lambda: pool._broken, "the pool is broken")
+    with pytest.raises(BrokenProcessPool, match="initializer failed") as raised:
+        pool.submit(tasks.nothing)
+    assert "no such model" in str(raised.value.__cause__)
 
 
 # ---- Recycling -----------------------------------------------------------------------------------
