@@ -61,6 +61,7 @@ def join(process: BaseProcess, timeout: float = math.inf) -> bool:
         if _is_gone(process):
             given_up = min(given_up, now + _patience)
             time.sleep(0.001)  # its sentinel does not make us wait any more
+    process.join(0)  # else multiprocessing would keep it, and its descriptors, until another process is started
     return True
 
 

@@ -22,6 +22,7 @@ from support import (
     Script,
     Threads,
     descendants,
+    descriptors,
     is_gone,
     kill_a_worker,
     start_workers,
@@ -176,6 +177,20 @@ def test_a_lost_pool_finishes_its_work_and_ends(start_method: str, tmp_path: Pat
     gate.open()
     assert [future.result(SOON) for future in futures] == list(range(10))
     wait_until(lambda: all(is_gone(pid) for pid in workers), "the workers leave")
+
+
+def test_descriptors_are_closed_when_the_pool_has_ended(start_method: str) -> None:
+    """And not when another process is started, or multiprocessing asked for its children."""
+
+    def run() -> dict[int, str]:
+        with weirpool.ProcessPoolExecutor(4, multiprocessing.get_context(start_method)) as pool:
+            assert list(pool.map(tasks.square, range(20))) == [number * number for number in range(20)]
+        del pool
+        gc.collect()
+        return descriptors()
+
+    first = run()  # the fork server and the resource tracker are there then
+    assert run() == first
 
 
 def test_a_lost_idle_pool_ends(start_method: str) -> None:
