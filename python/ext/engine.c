@@ -418,6 +418,8 @@ static PyMethodDef engine_methods[] = {
     {"break_", engine_break_method, METH_VARARGS,
      "break_($self, cause, reason=None, /)\n--\n\nEnd every task with BrokenProcessPool(reason); both are texts or "
      "None."},
+    {"is_holding", engine_is_holding, METH_NOARGS,
+     "is_holding($self, /)\n--\n\nIs this thread submitting, with a permit that a shutdown would wait for?"},
     {"explained", engine_explained, METH_NOARGS,
      "explained($self, /)\n--\n\nIs it known why the pool broke? If not, a worker died."},
     {"why_broken", engine_why_broken, METH_NOARGS,

@@ -242,6 +242,19 @@ void leave_delivery(void);
 /* Is this thread inside of one? */
 int is_delivering(void);
 
+/* A thread inside of a submission that has a permit, or may have one: a shutdown would wait for it. */
+struct holding {
+    const Engine *engine;
+    const struct holding *outer;
+};
+
+/* Around whatever runs Python code, or looks for signals, with a permit. */
+void begin_holding(struct holding *holding, const Engine *engine);
+void end_holding(const struct holding *holding);
+
+/* is_holding() -> bool: a method of Engine. */
+PyObject *engine_is_holding(PyObject *self, PyObject *ignored);
+
 /* submit(fn, args, kwargs, limit, retries) -> Future: a method of Engine. */
 PyObject *engine_submit(PyObject *self, PyObject *const *args, Py_ssize_t count);
 

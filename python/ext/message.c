@@ -20,11 +20,13 @@ static PyObject *pack(PyObject *first, PyObject *second, PyObject *third)
 }
 
 /* With `fn` NULL what follows the function, which `encoded` holds already. */
-static int pickle_call(struct state *state, const struct codec *codec, PyObject *fn, const struct call *call,
-                       size_t limit, struct encoded *encoded)
+static int pickle_call(Engine *engine, PyObject *fn, const struct call *call, size_t limit, struct encoded *encoded)
 {
+    struct holding holding;
     PyObject *tuple = pack(fn, call->args, call->kwargs);
-    int rc = tuple != NULL ? encode(state, codec, tuple, limit, encoded) : -1;
+    begin_holding(&holding, engine);
+    int rc = tuple != NULL ? encode(state_of((PyObject *)engine), &engine->codec, tuple, limit, encoded) : -1;
+    end_holding(&holding);
     Py_XDECREF(tuple);
     return rc;
 }
@@ -37,8 +39,8 @@ static PyObject *only_bytes(const struct call *call)
 }
 
 /* What follows the function, which ends at `at`. */
-static int encode_arguments(struct state *state, const struct codec *codec, const struct call *call, unsigned char *at,
-                            size_t limit, struct encoded *encoded)
+static int encode_arguments(Engine *engine, const struct call *call, unsigned char *at, size_t limit,
+                            struct encoded *encoded)
 {
     PyObject *raw = only_bytes(call);
     if (raw != NULL) {
@@ -46,19 +48,19 @@ static int encode_arguments(struct state *state, const struct codec *codec, cons
     }
     encoded->prefix = (size_t)(at - encoded->bytes);
     limit -= encoded->prefix;
-    return raw != NULL ? encode_raw(raw, limit, encoded) : pickle_call(state, codec, NULL, call, limit, encoded);
+    return raw != NULL ? encode_raw(raw, limit, encoded) : pickle_call(engine, NULL, call, limit, encoded);
 }
 
 /* The function's names end at `at`. */
-static int encode_named(struct state *state, const struct codec *codec, const struct call *call, unsigned char *at,
-                        size_t limit, struct encoded *encoded)
+static int encode_named(Engine *engine, const struct call *call, unsigned char *at, size_t limit,
+                        struct encoded *encoded)
 {
     unsigned char *end = NULL;
     if (PyDict_GET_SIZE(call->kwargs) == 0) {
         end = plain_write(call->args, at, encoded->bytes + WEIRPOOL_INLINE_PAYLOAD);
     }
     if (end == NULL) {
-        return encode_arguments(state, codec, call, at, limit, encoded);
+        return encode_arguments(engine, call, at, limit, encoded);
     }
     encoded_end(encoded, end);
     return 0;
@@ -66,13 +68,12 @@ static int encode_named(struct state *state, const struct codec *codec, const st
 
 int encode_call(Engine *engine, const struct call *call, size_t limit, struct encoded *encoded)
 {
-    struct state *state = state_of((PyObject *)engine);
     unsigned char *at = encoded_begin(encoded);
     at = engine->codec.dumps == NULL ? function_write(call->fn, at, at + sizeof encoded->bytes) : NULL;
     if (at != NULL) {
-        return encode_named(state, &engine->codec, call, at, limit, encoded);
+        return encode_named(engine, call, at, limit, encoded);
     }
-    return pickle_call(state, &engine->codec, call->fn, call, limit, encoded);
+    return pickle_call(engine, call->fn, call, limit, encoded);
 }
 
 /* ---- tasks, in a worker ---- */

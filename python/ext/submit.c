@@ -27,6 +27,30 @@ enum weirpool_admission own_admission(void)
     return deliveries > 0 ? WEIRPOOL_OVER_BOUND : WEIRPOOL_IN_BOUND;
 }
 
+/* ---- threads that must not wait for the end of their pool ---- */
+
+static _Thread_local const struct holding *innermost;
+
+void begin_holding(struct holding *holding, const Engine *engine)
+{
+    *holding = (struct holding){.engine = engine, .outer = innermost};
+    innermost = holding;
+}
+
+void end_holding(const struct holding *holding)
+{
+    innermost = holding->outer;
+}
+
+PyObject *engine_is_holding(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    const struct holding *holding = innermost;
+    while (holding != NULL && holding->engine != (const Engine *)self) {
+        holding = holding->outer;
+    }
+    return PyBool_FromLong(holding != NULL);
+}
+
 /* ---- what is submitted ---- */
 
 int parse_options(PyObject *const *args, Py_ssize_t count, struct task_options *options)
@@ -286,8 +310,12 @@ int submit_weighed(const struct submission *s, size_t size)
 static int submit_when_light_enough(const struct submission *s, size_t size)
 {
     const struct weirpool_request request = {.weighed = size, .permitted = true};
+    struct holding holding;
     int came = 0;
-    if (wait_in_line(s, &request, &came) < 0) {
+    begin_holding(&holding, s->engine);
+    int rc = wait_in_line(s, &request, &came);
+    end_holding(&holding);
+    if (rc < 0) {
         weirpool_forgo(s->engine->pool, came ? size : 0);
         return -1;
     }

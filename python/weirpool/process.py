@@ -217,7 +217,8 @@ class ProcessPoolExecutor(Executor):
         """Accept nothing more; what was accepted is executed. Threads that wait for room get RuntimeError.
 
         Args:
-            wait: Return only when all tasks have ended and all workers have exited. A done-callback does not wait.
+            wait: Return only when all tasks have ended and all workers have exited. A done-callback does not wait, nor
+                does an object, or a signal handler, that shuts the pool down to which it is just being submitted.
             cancel_futures: Cancel the tasks that no worker has started. If none was started yet, the oldest
                 max_workers + 1 are spared, as in the standard class.
 
@@ -237,7 +238,8 @@ class ProcessPoolExecutor(Executor):
                 engine.shutdown()  # first: else cancelling would make room for producers that wait
                 if cancel_futures:
                     engine.cancel_waiting(self._max_workers + 1)
-        if collector is not None and wait and collector is not threading.current_thread():
+        waits = wait and collector is not threading.current_thread() and not (engine and engine.is_holding())
+        if collector is not None and waits:
             collector.join()
 
     def __exit__(

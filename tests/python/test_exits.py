@@ -41,6 +41,27 @@ AT_ONCE = 20.0  # seconds for what takes a fraction of one
 Start = Callable[..., Script]
 
 
+def test_a_signal_handler_that_shuts_down_what_it_interrupts(pools: Pools, gate: Gate, threads: Threads) -> None:
+    """A submission that waits for bytes has a permit, which the shutdown would wait for."""
+    pool = pools.bounded(4, 1, max_bytes=200_000)
+    held = pool.submit(tasks.hold, gate.folder, bytes(150_000))
+    gate.wait_started(1)
+    before = signal.signal(signal.SIGUSR1, lambda *_: pool.shutdown())
+
+    def interrupt() -> None:
+        wait_until(lambda: pool.stats().blocked_producers == 1, "it waits")
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+    try:
+        threads.start(interrupt)
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            pool.submit(tasks.size_of, bytes(150_000))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    gate.open()
+    assert len(held.result(SOON)) == 150_000
+
+
 # ---- Ctrl-C --------------------------------------------------------------------------------------
 
 # What the main thread waits in: two workers hold a task each, and a third task waits, for a gate that never opens.

@@ -179,6 +179,20 @@ def test_a_lost_pool_finishes_its_work_and_ends(start_method: str, tmp_path: Pat
     wait_until(lambda: all(is_gone(pid) for pid in workers), "the workers leave")
 
 
+@pytest.mark.parametrize("size", [0, 1_000_000])
+def test_an_object_that_shuts_its_pool_down_while_it_is_pickled(pools: Pools, threads: Threads, size: int) -> None:
+    """It does not wait for the submission that it is a part of."""
+    pool = pools.bounded(2, 1)
+    assert pool.submit(tasks.square, 2).result(SOON) == 4
+    shuts = tasks.CallsWhenPickled(pool.shutdown)
+    results: list[Any] = []
+    threads.start(lambda: results.append(pool.submit(tasks.echo, (shuts, bytes(size))).result(SOON)))
+    threads.join()
+    assert results == [(None, bytes(size))]
+    with pytest.raises(RuntimeError, match=SHUT):
+        pool.submit(tasks.nothing)
+
+
 def test_descriptors_are_closed_when_the_pool_has_ended(start_method: str) -> None:
     """And not when another process is started, or multiprocessing asked for its children."""
 
