@@ -50,7 +50,8 @@ class Executor(AsyncMethods, cf.Executor):
         Args:
             fn: Takes as many arguments as there are iterables.
             timeout: Seconds from this call until the last result must have come, else the iterator raises
-                TimeoutError. None: no limit.
+                TimeoutError. It does not cut short a wait for room, which ends where others' tasks do, or as
+                submit() has it: then the error comes later. None: no limit.
             chunksize: How many calls travel together. Larger chunks pay for very short calls. "auto": as many as take
                 50 to 500 ms, as their worker measures it, beginning with one; fewer at the end, where the iterables
                 tell their lengths, so that all workers end together.

@@ -267,6 +267,17 @@ class ProcessPoolExecutor(Executor):
             if collector is not None:
                 collector.cancel_waiting()
 
+    def worker_pids(self) -> tuple[int, ...]:
+        """Return the process ids of the workers that there are at this moment, in the order in which they started.
+
+        Empty before the first task, and after the end. Thread-safe; waits for a worker that is just being started.
+
+        Raises:
+            RuntimeError: In a forked child.
+        """
+        self._refuse_forks()
+        return tuple(self._processes or ())
+
     def terminate_workers(self) -> None:
         """Shut down without waiting, cancel what can be cancelled, and send each worker SIGTERM.
 

@@ -23,6 +23,7 @@ from support import (
     Threads,
     descendants,
     descriptors,
+    in_forked_child,
     is_gone,
     kill_a_worker,
     start_workers,
@@ -191,6 +192,21 @@ def test_an_object_that_shuts_its_pool_down_while_it_is_pickled(pools: Pools, th
     assert results == [(None, bytes(size))]
     with pytest.raises(RuntimeError, match=SHUT):
         pool.submit(tasks.nothing)
+
+
+def test_worker_pids(pools: Pools, gate: Gate, start_method: str) -> None:
+    pool = pools.unbounded(2, start_method)
+    assert pool.worker_pids() == ()
+    held = [pool.submit(tasks.hold, gate.folder, number) for number in range(2)]
+    gate.wait_started(2)
+    pids = pool.worker_pids()
+    assert len(pids) == 2
+    assert set(pids) <= descendants(os.getpid())
+    assert "forked child" in in_forked_child(pool.worker_pids)
+    gate.open()
+    assert [future.result(SOON) for future in held] == [0, 1]
+    pool.shutdown()
+    assert pool.worker_pids() == ()
 
 
 def test_descriptors_are_closed_when_the_pool_has_ended(start_method: str) -> None:

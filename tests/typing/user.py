@@ -261,6 +261,7 @@ def end() -> None:
         pool.submit(square, 1)
     except (RuntimeError, BrokenProcessPool) as error:
         print(error)
+    assert_type(pool.worker_pids(), tuple[int, ...])
     assert_type(pool.terminate_workers(), None)
     assert_type(pool.kill_workers(), None)
 
