@@ -23,7 +23,9 @@ PyObject *raise_error(struct state *state, int rc)
         PyErr_SetString(PyExc_RuntimeError, forked_text);
         return NULL;
     case ENOMEM:
-        return PyErr_NoMemory();
+        PyErr_SetString(PyExc_MemoryError, "there is no memory for it, or a limit of this process is reached "
+                                           "(RLIMIT_AS, RLIMIT_FSIZE)");
+        return NULL;
     case EMSGSIZE:
         PyErr_SetString(PyExc_MemoryError, "the pickled task is larger than the shared memory that the pool could get");
         return NULL;
