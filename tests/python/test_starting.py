@@ -142,7 +142,7 @@ def test_a_service_that_is_told_to_end_while_it_starts_workers(script: Start, me
         say("ready")
         while True:
             with {executor_text(4, 3, method, mode)} as pool:
-                list(pool.map(tasks.square, range(20)))
+                wait([pool.submit(tasks.square, number) for number in range(20)])  # a map that is not read warns
         """
     )
     assert program.line() == "ready"
