@@ -159,7 +159,8 @@ class ProcessPoolExecutor(Gated, process.ProcessPoolExecutor):  # type: ignore[m
             pool, keeper = self._engine, self._executor_manager_thread
         if pool is not None and cancel_futures:
             pool.cancel_waiting()
-        if keeper is not None and wait and keeper is not threading.current_thread() and not is_in_callback():
+        would_stall = self._here.depth > 0 or is_in_callback() or (pool is not None and pool.standard.is_busy_here())
+        if keeper is not None and wait and keeper is not threading.current_thread() and not would_stall:
             keeper.join()
 
     def _force_shutdown(self, operation: Literal["terminate", "kill"]) -> None:

@@ -517,3 +517,50 @@ def test_a_callback_that_exits_harms_nobody(script: Start) -> None:
     assert [line for line in lines if line in ("9", "ended")] == ["9", "ended"]
     assert sum("exception calling callback" in line for line in lines) == 3
     assert program.err.read_text() == ""
+
+
+# ---- what the standard pool would not learn of ----------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["a task that is pickled", "a result that is rebuilt"])
+def test_a_shutdown_in_a_thread_of_the_standard_pool_does_not_wait(script: Start, what: str) -> None:
+    lines = script(f"""
+        pool = weirpool.BoundedProcessPoolExecutor(2, 1)
+        if {what!r} == "a task that is pickled":
+            future = pool.submit(tasks.echo, tasks.CallsWhenPickled(pool.shutdown))
+        else:
+            tasks.call_when_rebuilt = pool.shutdown
+            future = pool.submit(tasks.CallsWhenRebuilt, 1)
+        say(type(future.result(60)).__name__)
+        pool.shutdown()
+        say("ended")
+    """).finish()
+    assert lines == ["NoneType" if "pickled" in what else "CallsWhenRebuilt", "ended"]
+
+
+def test_a_signal_handler_that_shuts_down_within_a_submission_does_not_wait(script: Start, gate: Gate) -> None:
+    """Its thread may hold what the keeper waits for."""
+    lines = script(
+        """
+        pool = weirpool.BoundedProcessPoolExecutor(1, 1)
+        held = pool.submit(tasks.hold, sys.argv[1])
+        signal.signal(signal.SIGUSR1, lambda *_: (pool.shutdown(), say("goes on")))
+        blocked = lambda: pool.stats().blocked_producers == 1
+        me = threading.get_ident()
+
+        def send():
+            soon(blocked, "it waits for room")
+            signal.pthread_kill(me, signal.SIGUSR1)
+
+        threading.Thread(target=send).start()
+        try:
+            pool.submit(tasks.nothing)
+        except RuntimeError as error:
+            say("shutdown" in str(error))
+        open(os.path.join(sys.argv[1], "open"), "w").close()
+        pool.shutdown()
+        say(held.result())
+        """,
+        gate.folder,
+    ).finish()
+    assert lines == ["goes on", "True", "None"]
