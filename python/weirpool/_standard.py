@@ -3,7 +3,8 @@
 Only what all its versions have (3.11 to 3.14) is relied upon: the names of ``_processes``, ``_call_queue``,
 ``_result_queue``, ``_pending_work_items``, ``_broken``, ``_shutdown_lock``, ``_safe_to_dynamically_spawn_children``,
 ``_spawn_process``, ``_adjust_process_count``, ``_start_executor_manager_thread`` and
-``_executor_manager_thread_wakeup``, and of its queue of calls ``shutdown_lock`` and ``_send_bytes``.
+``_executor_manager_thread_wakeup``, and of its queue of calls ``shutdown_lock``, ``_send_bytes`` and
+``_on_queue_feeder_error``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Literal, TypeVar
 
 from weirpool import _interrupts, _main
-from weirpool._pipes import CallWriter, ResultReader
+from weirpool._pipes import Calls, CallWriter, ResultReader, start_worker
 from weirpool._report import Report
 
 T = TypeVar("T")
@@ -72,6 +73,7 @@ class StandardPool(cf.ProcessPoolExecutor):
         self._calls = calls = self._call_queue
         self._wakeup = self._executor_manager_thread_wakeup
         results = self._result_queue
+        self._initializer = functools.partial(start_worker, self._initializer, results)
         self._pipes: list[Any] = [calls._reader, calls._writer, results._reader, results._writer]
         # Its own thread may keep this lock while it ends a broken pool, and waits for workers: see _unless_broken().
         self._shutdown_lock = calls.shutdown_lock = threading.RLock()
@@ -80,6 +82,7 @@ class StandardPool(cf.ProcessPoolExecutor):
             results._reader = ResultReader(os.dup(results._reader.fileno()), self.workers)
             calls._writer = CallWriter(os.dup(calls._writer.fileno()), self._nobody_reads)
             calls._send_bytes = calls._writer.send_bytes
+            calls.__class__ = Calls
             self._pipes += [results._reader, calls._writer]
 
     def begin(self) -> None:
@@ -183,6 +186,7 @@ class StandardPool(cf.ProcessPoolExecutor):
         """Let go of everything: the traceback of an exception may keep this pool."""
         self._tasks = int
         self._notify = lambda: None
+        self._initializer = None
         self._pipes = []
         self._manager = None
         self.workers = {}

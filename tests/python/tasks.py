@@ -183,6 +183,17 @@ class OddError(Exception):
     """An exception of the user's own."""
 
 
+class NoExceptionError(BaseException):
+    """One that ``except Exception`` does not catch."""
+
+
+def raise_it(error: BaseException) -> Callable[[], NoReturn]:
+    def raise_it() -> NoReturn:
+        raise error
+
+    return raise_it
+
+
 class FalsyError(Exception):
     def __bool__(self) -> bool:
         return False

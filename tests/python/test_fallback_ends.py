@@ -522,6 +522,22 @@ def test_a_callback_that_exits_harms_nobody(script: Start) -> None:
 # ---- what the standard pool would not learn of ----------------------------------------------------
 
 
+@pytest.mark.parametrize("error", ["tasks.NoExceptionError('x')", "SystemExit('x')", "KeyboardInterrupt('x')"])
+def test_a_pickling_that_raises_what_is_no_exception(script: Start, error: str) -> None:
+    """It would end the thread that pickles."""
+    lines = script(f"""
+        import traceback
+        with weirpool.BoundedProcessPoolExecutor(3, 2) as pool:
+            for _ in range(3):
+                found = pool.submit(tasks.echo, tasks.CallsWhenPickled(tasks.raise_it({error}))).exception(60)
+                assert "in raise_it" in "".join(traceback.format_exception(found))
+                say(repr(found), pool.submit(len, bytes({MUCH})).result(60))
+            soon(lambda: pool.stats().outstanding == 0, "permits are back")
+        say("ended")
+    """).finish()
+    assert lines == [f"{error.removeprefix('tasks.')} {MUCH}"] * 3 + ["ended"]
+
+
 @pytest.mark.parametrize("what", ["a task that is pickled", "a result that is rebuilt"])
 def test_a_shutdown_in_a_thread_of_the_standard_pool_does_not_wait(script: Start, what: str) -> None:
     lines = script(f"""
@@ -564,3 +580,17 @@ def test_a_signal_handler_that_shuts_down_within_a_submission_does_not_wait(scri
         gate.folder,
     ).finish()
     assert lines == ["goes on", "True", "None"]
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_children_of_workers_that_come_back_are_no_workers(script: Start, method: str) -> None:
+    """They would take what the workers wait for."""
+    program = script(f"""
+        context = multiprocessing.get_context({method!r})
+        with weirpool.BoundedProcessPoolExecutor(2, 2, context, tasks.fork_and_both_return) as pool:
+            pids = [pool.submit(tasks.fork_and_both_return).result(60) for _ in range(10)]
+            say(set(pids) <= set(pool._processes))
+        say("ended")
+    """)
+    assert program.finish() == ["True", "ended"]
+    program.leaves_nothing()
