@@ -35,6 +35,10 @@ Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 _HOLD_BACK_SECONDS = 0.5  # after Ctrl-C, which has interrupted a task: the program may be about to cancel the others
 _LOOK_SECONDS = 1.0  # so often somebody looks whether there is something to do: a signal handler may have raised
+_LOST_THREAD = (
+    "A thread of the standard library's process pool has ended by an error, which threading.excepthook was told: "
+    "no task would end any more, and the pool is not usable anymore"
+)
 
 
 class _Condition(threading.Condition):
@@ -199,9 +203,10 @@ class Pool:
         """Hand tasks over until there will be no more, or until the pool breaks."""
         while not self._has_ended():
             try:
-                self._events.get(timeout=self._patience() if self._waiting else None)
+                self._events.get(timeout=self._patience() if self._waiting or self._running else None)
             except queue.Empty:
                 self._find_cancelled()
+            self._look_for_threads()
             self._see_to_cancelled()
             while (task := self._next()) is not None:
                 self._hand_over(*task)
@@ -209,6 +214,7 @@ class Pool:
         self._fail_waiting()
         self._see_to_cancelled()
         self.standard.end(by_force=self._why is not None)
+        self._fail_running()
 
     def _has_ended(self) -> bool:
         self._look_for_break()
@@ -322,6 +328,10 @@ class Pool:
     def why(self) -> BrokenProcessPool | None:
         """What a submission raises, an instance of its own; None: the pool is not broken."""
         return None if self._why is None else self._why(_core.UNUSABLE)
+
+    def _look_for_threads(self) -> None:
+        if self.standard.has_lost_a_thread() and self._running and self._why is None:  # in this order
+            self.break_(None, _LOST_THREAD)
 
     def _fail_waiting(self) -> None:
         with self._lock:

@@ -3,8 +3,8 @@
 Only what all its versions have (3.11 to 3.14) is relied upon: the names of ``_processes``, ``_call_queue``,
 ``_result_queue``, ``_pending_work_items``, ``_broken``, ``_shutdown_lock``, ``_safe_to_dynamically_spawn_children``,
 ``_spawn_process``, ``_adjust_process_count``, ``_start_executor_manager_thread`` and
-``_executor_manager_thread_wakeup``, and of its queue of calls ``shutdown_lock``, ``_send_bytes`` and
-``_on_queue_feeder_error``.
+``_executor_manager_thread_wakeup``, of its queue of calls ``shutdown_lock``, ``_send_bytes``, ``_thread``, ``_rlock``
+and ``_on_queue_feeder_error``, and of its queue of results ``_wlock``.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ class StandardPool(cf.ProcessPoolExecutor):
         self._wakeup = self._executor_manager_thread_wakeup
         results = self._result_queue
         self._initializer = functools.partial(start_worker, self._initializer, results)
+        self._locks = list(filter(None, [calls._rlock, results._wlock]))  # that workers take
         self._pipes: list[Any] = [calls._reader, calls._writer, results._reader, results._writer]
         # Its own thread may keep this lock while it ends a broken pool, and waits for workers: see _unless_broken().
         self._shutdown_lock = calls.shutdown_lock = threading.RLock()
@@ -156,13 +157,18 @@ class StandardPool(cf.ProcessPoolExecutor):
         """Is this thread one of its own, which pickles a task or unpickles a result? Nobody else would go on."""
         return threading.current_thread() in (self._manager, getattr(self._calls, "_thread", None))
 
+    def has_lost_a_thread(self) -> bool:
+        """Has one of its two threads ended by an error? Then nobody tells of the ends of the tasks that it holds."""
+        feeder = self._calls._thread
+        has_lost_feeder = feeder is not None and feeder._started.is_set() and not feeder.is_alive()
+        return (has_lost_feeder and not self._broken) or not self._manager.is_alive()  # a break ends the former, too
+
     def find_dead(self) -> dict[int, int]:
         """The exit codes, by their pids, of workers that have ended by themselves."""
-        workers = {process.sentinel: process for process in list(self.workers.values())}
+        ended = [process for process in list(self.workers.values()) if _has_ended(process)]
         deadline = time.monotonic() + _EXIT_CODE_SECONDS
         dead = {}
-        for sentinel in connection.wait(list(workers), 0):
-            process = workers[sentinel]
+        for process in ended:
             while process.exitcode is None and time.monotonic() < deadline:
                 time.sleep(0.001)
             if process.pid is not None and process.exitcode is not None:
@@ -171,12 +177,44 @@ class StandardPool(cf.ProcessPoolExecutor):
 
     def end(self, by_force: bool) -> None:
         """Wait until its tasks have ended, and its workers. By force: it is broken, or nobody would run its tasks."""
-        if by_force:
+        if by_force or not self._ends_by_itself():
             self._nobody_reads.set()
             self._end_workers()
             if not self._broken:
                 self._drop_tasks()
-        self.shutdown(wait=True)
+        self.shutdown(wait=False)
+        self._manager.join()
+        self._clean_up()
+
+    def _ends_by_itself(self) -> bool:
+        """Ask it to end, and wait. False: it would not, for lack of a worker, or of its thread.
+
+        That does not see who has died while it is asked. Where a dead worker has held a lock, no other learns of the
+        end. A worker that is told, and takes its time to leave, holds none.
+        """
+        with contextlib.suppress(BrokenProcessPool), self._unless_broken():
+            self.shutdown(wait=False)
+        locked = 0  # at so many looks, one after the other
+        while self._manager.is_alive():
+            self._manager.join(_LOOK_SECONDS)
+            locked = locked + 1 if self._is_locked() else 0
+            if self._broken or (locked * _LOOK_SECONDS > _GRACE_SECONDS and any(self.find_dead().values())):
+                return False
+        return not any(process.is_alive() for process in list(self.workers.values()))
+
+    def _is_locked(self) -> bool:
+        for lock in self._locks:
+            if not lock.acquire(block=False):
+                return True
+            lock.release()
+        return False
+
+    def _clean_up(self) -> None:
+        """What its thread does, if that has ended by itself."""
+        self._calls.close()
+        self._calls.join_thread()
+        for process in list(self.workers.values()):
+            process.join()
         for pipe in self._pipes:
             pipe.close()
         if self.report is not None:
@@ -187,6 +225,7 @@ class StandardPool(cf.ProcessPoolExecutor):
         self._tasks = int
         self._notify = lambda: None
         self._initializer = None
+        self._locks = []
         self._pipes = []
         self._manager = None
         self.workers = {}
@@ -204,7 +243,7 @@ class StandardPool(cf.ProcessPoolExecutor):
             process.terminate()
         deadline = time.monotonic() + _GRACE_SECONDS
         for process in processes:
-            if not connection.wait([process.sentinel], max(0.0, deadline - time.monotonic())):
+            if not _has_ended(process, max(0.0, deadline - time.monotonic())):
                 process.kill()
 
     def signal_workers(self, operation: str) -> int:
@@ -215,6 +254,13 @@ class StandardPool(cf.ProcessPoolExecutor):
                 with contextlib.suppress(ProcessLookupError):
                     getattr(process, operation)()
         return len(processes)
+
+
+def _has_ended(process: BaseProcess, timeout: float = 0.0) -> bool:
+    """One at a time: poll() takes no more descriptors than may be open, and that limit may have become lower."""
+    with contextlib.suppress(OSError):  # it may be 0
+        return bool(connection.wait([process.sentinel], timeout))
+    return False
 
 
 def _start_as_fork(initializer: Callable[..., object] | None, *initargs: Any) -> None:

@@ -17,7 +17,7 @@ import types
 import uuid
 import zlib
 from collections.abc import Callable
-from multiprocessing import reduction
+from multiprocessing import reduction, util
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
@@ -455,6 +455,12 @@ def fail_to_initialize() -> NoReturn:
 def linger_and_fail() -> NoReturn:
     threading.Thread(target=threading.Event().wait, daemon=False).start()
     fail_to_initialize()
+
+
+def hold_at_exit(seconds: float, folder: str) -> None:
+    """So long that others run, too; then, when this process leaves, as hold()."""
+    util.Finalize(None, hold, (folder,), exitpriority=1)
+    time.sleep(seconds)
 
 
 def hold_and_fail(folder: str) -> NoReturn:

@@ -522,6 +522,73 @@ def test_a_callback_that_exits_harms_nobody(script: Start) -> None:
 # ---- what the standard pool would not learn of ----------------------------------------------------
 
 
+@pytest.mark.race
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("how", ["shutdown", "exit"])
+@pytest.mark.parametrize("victim", [0, 1])
+def test_an_idle_worker_dies_where_the_pool_ends(script: Start, gate: Gate, method: str, how: str, victim: int) -> None:
+    """One of the two has the lock under which a call is awaited. Whoever learns of the end needs it."""
+    program = script(
+        f"""
+        pool = weirpool.BoundedProcessPoolExecutor(2, 2, multiprocessing.get_context({method!r}))
+        futures = [pool.submit(tasks.hold, sys.argv[1]) for _ in range(2)]
+        soon(lambda: len(os.listdir(sys.argv[1])) == 2, "both run")
+        open(os.path.join(sys.argv[1], "open"), "w").close()
+        wait(futures)
+        workers = list(pool._processes)
+        calls = pool._engine.standard._calls
+
+        def has_lock_been_taken():
+            if calls._rlock.acquire(timeout=0.01):
+                calls._rlock.release()
+                return False
+            return True
+
+        soon(has_lock_been_taken, "they wait for a call")
+        for worker in workers:
+            os.kill(worker, signal.SIGSTOP)
+
+        def kill():
+            soon(lambda: calls._closed, "workers are told to leave")
+            os.kill(workers[{victim}], signal.SIGKILL)
+            os.kill(workers[{1 - victim}], signal.SIGCONT)
+
+        threading.Thread(target=kill, daemon=True).start()
+        if {how!r} == "shutdown":
+            pool.shutdown()
+        say("ends")
+        """,
+        gate.folder,
+    )
+    assert program.finish() == ["ends"]
+    program.leaves_nothing()
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_a_worker_that_takes_its_time_to_leave_is_left_alone(script: Start, gate: Gate, method: str) -> None:
+    """Although the other one is killed meanwhile."""
+    lines = script(
+        f"""
+        from weirpool import _standard
+        _standard._GRACE_SECONDS = 0.2
+        pool = weirpool.BoundedProcessPoolExecutor(2, 2, multiprocessing.get_context({method!r}))
+        wait([pool.submit(tasks.hold_at_exit, 0.5, sys.argv[1]) for _ in range(2)])
+        victim, other = pool._processes.values()
+        ending = threading.Thread(target=pool.shutdown)
+        ending.start()
+        soon(lambda: len(os.listdir(sys.argv[1])) == 2, "both leave")
+        victim.kill()
+        ending.join(2)  # ten times the grace
+        say(ending.is_alive(), other.is_alive())
+        open(os.path.join(sys.argv[1], "open"), "w").close()
+        ending.join()
+        say(victim.exitcode, other.exitcode)
+        """,
+        gate.folder,
+    ).finish()
+    assert lines == ["True True", "-9 0"]
+
+
 @pytest.mark.parametrize("error", ["tasks.NoExceptionError('x')", "SystemExit('x')", "KeyboardInterrupt('x')"])
 def test_a_pickling_that_raises_what_is_no_exception(script: Start, error: str) -> None:
     """It would end the thread that pickles."""
@@ -536,6 +603,34 @@ def test_a_pickling_that_raises_what_is_no_exception(script: Start, error: str) 
         say("ended")
     """).finish()
     assert lines == [f"{error.removeprefix('tasks.')} {MUCH}"] * 3 + ["ended"]
+
+
+def test_a_thread_of_the_standard_pool_that_ends_breaks_the_pool(script: Start, gate: Gate) -> None:
+    """As where fewer descriptors may be open than it has to watch."""
+    lines = script(
+        """
+        import resource
+        heard = []
+        threading.excepthook = lambda error: heard.append(type(error.exc_value).__name__)
+        pool = weirpool.BoundedProcessPoolExecutor(8, 8)
+        running = [pool.submit(tasks.hold, sys.argv[1]) for _ in range(8)]
+        soon(lambda: len(os.listdir(sys.argv[1])) == 8, "all run")
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (6, most[1]))
+        pool._engine.standard._wakeup.wakeup()
+        for error in [future.exception(60) for future in running]:
+            say(type(error).__name__, "A thread of the standard library's process pool" in str(error))
+        try:
+            pool.submit(tasks.nothing)
+        except BrokenProcessPool as error:
+            say("not usable" in str(error))
+        pool.shutdown()
+        resource.setrlimit(resource.RLIMIT_NOFILE, most)
+        say(*heard, pool.stats().outstanding)
+        """,
+        gate.folder,
+    ).finish()
+    assert lines == ["BrokenProcessPool True"] * 8 + ["True", "OSError 0"]
 
 
 @pytest.mark.parametrize("what", ["a task that is pickled", "a result that is rebuilt"])
