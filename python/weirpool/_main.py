@@ -7,9 +7,10 @@ have to be started.
 from __future__ import annotations
 
 import sys
+import weakref
 from types import ModuleType
 
-_noted: tuple[ModuleType, str] | None = None
+_noted: tuple[weakref.ref[ModuleType], str] | None = None  # what a script leaves must not outlive it
 
 
 def note_path() -> None:
@@ -18,10 +19,11 @@ def note_path() -> None:
     module = sys.modules.get("__main__")
     path = getattr(module, "__file__", None)
     if module is not None and path is not None:
-        _noted = module, path
+        _noted = weakref.ref(module), path
 
 
 def restore_path() -> None:
     """Before a process is started: let multiprocessing find the main module."""
-    if _noted is not None and getattr(_noted[0], "__file__", None) is None:
-        _noted[0].__file__ = _noted[1]
+    module = None if _noted is None else _noted[0]()
+    if _noted is not None and module is not None and getattr(module, "__file__", None) is None:
+        module.__file__ = _noted[1]

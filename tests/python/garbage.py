@@ -128,7 +128,7 @@ class Asker:
             assert status == 0
         except MemoryError:
             self.seen["memory"] += 1  # which the next who asks may find enough of
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # of the latter there is one among MESSAGES
             broken = isinstance(error, BrokenProcessPool)
             self.seen["broken" if broken else "raised"] += 1
             assert not isinstance(error, TimeoutError)
