@@ -25,6 +25,7 @@ class Damage:
         )  # processes that killed themselves, perhaps during another task than the cruel one
         self.deaths = 0  # workers that died, or may have
         self.poisoned = False  # a result that cannot be unpickled was returned
+        self.unready = False  # the initializer raises
         self.forced = False  # terminate_workers() or kill_workers()
         self.collected = False  # the executor was let go
         self.broke = False  # the pool broke, or nobody knows
@@ -47,11 +48,13 @@ class Damage:
         cause = error.__cause__
         text = str(error)
         if by_submit and cause is None:  # futures tell why
-            return self.deaths > 0 or self.poisoned or self.forced
+            return self.deaths > 0 or self.poisoned or self.forced or self.unready
         if text == _support.FORCED:
             return self.forced
         if COLLECTED in text:
             return self.collected
+        if text == _support.NOT_SET_UP:
+            return self.unready and isinstance(cause, work.StormError)
         if isinstance(cause, WorkerDied):
             return cause.exitcode in self.exitcodes and (IN_A_ROW not in text or self.deaths >= 3)
         return cause is not None and self.poisoned and work.REFUSAL[0] in str(cause)

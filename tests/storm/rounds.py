@@ -32,7 +32,7 @@ def play(plan: Plan, seed: str, path: str, watchdog: Watchdog, log: LogReader) -
     scene = Scene(plan, path, plan.make())
     watchdog.scene, log.account = scene, scene.account
     if plan.initializer == "bad":
-        scene.damage.died(0)
+        scene.damage.unready = True
     troupe, weather = Troupe(), Weather(scene, Random(f"{seed} weather"))
     for number, kind in enumerate(plan.producers):
         troupe.start(scene, kind, producers.KINDS[kind], Random(f"{seed} {number}"))
