@@ -393,9 +393,7 @@ def _make_error(
     """One instance a future, as tracebacks grow on instances."""
     failure = None if report is None else report.error()
     if failure is not None:
-        error = BrokenProcessPool(_support.NOT_SET_UP)
-        error.__cause__ = failure
-        return error
+        return _support.not_set_up(failure)
     error = BrokenProcessPool(text or (str(found) if isinstance(found, BrokenProcessPool) else _support.BROKEN))
     error.__cause__ = _support._death(dead, 0) or (None if found is None else found.__cause__)
     return error

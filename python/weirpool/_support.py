@@ -64,14 +64,19 @@ def broken(
     """
     failure = crew.why_not_set_up() if cause is None and reason is None else None
     if failure is not None:
-        reason = NOT_SET_UP
+        return not_set_up(failure)
     error = process.BrokenProcessPool(reason or _describe(fault) or text or BROKEN)
     if cause is not None:
         error.__cause__ = quote(cause)
-    elif failure is not None:
-        error.__cause__ = failure
     elif reason is None and _is_death(fault):
         error.__cause__ = _death(crew.find_dead(), pid)
+    return error
+
+
+def not_set_up(failure: BaseException) -> process.BrokenProcessPool:
+    """The exception of a task whose pool broke because an initializer raised this."""
+    error = process.BrokenProcessPool(NOT_SET_UP)
+    error.__cause__ = failure
     return error
 
 
